@@ -1,0 +1,24 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""A circuit breaker for Pipecat: one frame processor that ends recursive error chains."""
+
+from pipecat_circuit_breaker.circuit import CircuitState
+from pipecat_circuit_breaker.incident import ChainStep, CircuitSnapshot, Incident, Trigger
+from pipecat_circuit_breaker.origin import Origin
+from pipecat_circuit_breaker.params import CircuitBreakerParams
+from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
+
+__all__ = [
+    "ChainStep",
+    "CircuitBreakerParams",
+    "CircuitBreakerProcessor",
+    "CircuitSnapshot",
+    "CircuitState",
+    "Incident",
+    "Origin",
+    "Trigger",
+]

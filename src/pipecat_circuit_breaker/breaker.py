@@ -1,0 +1,367 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Joins causes and circuits, and answers one question: may this frame pass?"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipecat_circuit_breaker.causality import Link
+from pipecat_circuit_breaker.channel import Channel
+from pipecat_circuit_breaker.circuit import Admission, Circuit, CircuitState, Transition
+from pipecat_circuit_breaker.incident import ChainStep, CircuitSnapshot, Incident, Trigger
+from pipecat_circuit_breaker.origin import FEEDBACK, Origin
+
+#: A message that set off a message that set off a message: from here on it is
+#: taken for a loop and counted. One reply to a message is a habit, two are a
+#: coincidence.
+_FEEDBACK_DEPTH = 3
+
+#: Transitions that wait to be told, at most.
+_MAX_UNTOLD = 1_000
+
+
+@dataclass(slots=True, eq=False)
+class Fault:
+    """A circuit, with what is known of the failure that it guards against.
+
+    Parameters:
+        origin: Which processor failed, and how.
+        circuit: Its circuit.
+        latest: The frame that was counted last, while the circuit is closed.
+        channel: The channel that cannot take messages because of it.
+        probe: The frame that is the probe, while the circuit is half-open.
+        trigger: Why the circuit opened.
+        chain: The chain of causes that opened it.
+        failures: Failures in the window when it opened.
+        openings: How often it has opened.
+        held_errors: Errors held back since it left the closed state.
+        held_messages: Messages held back since then.
+    """
+
+    origin: Origin
+    circuit: Circuit
+    latest: Link | None = None
+    channel: Channel | None = None
+    probe: Link | None = None
+    trigger: Trigger = Trigger.ERRORS
+    chain: tuple[ChainStep, ...] = ()
+    failures: int = 0
+    openings: int = 0
+    held_errors: int = 0
+    held_messages: int = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it holds nothing back."""
+        self.circuit.look()
+        return self.circuit.state is CircuitState.CLOSED
+
+    @property
+    def opening_remark(self) -> str:
+        """What the error that opened the circuit says upstream."""
+        if self.trigger is Trigger.RECURSION:
+            why = "errors and messages set each other off"
+        else:
+            why = f"{self.failures} related errors"
+        return f"circuit open, {why}: more like it are held back until it recovers"
+
+    def snapshot(self) -> CircuitSnapshot:
+        """What anybody may know of it now."""
+        return CircuitSnapshot(
+            origin=self.origin,
+            state=self.circuit.state,
+            failures=self.circuit.failures,
+            openings=self.openings,
+            held_errors=self.held_errors,
+            held_messages=self.held_messages,
+            probe_in_secs=self.circuit.probe_in_secs,
+        )
+
+    def incident(self) -> Incident:
+        """What has led to the state that it has just entered."""
+        return Incident(
+            origin=self.origin,
+            state=self.circuit.state,
+            trigger=self.trigger,
+            chain=self.chain,
+            failures=self.failures,
+            openings=self.openings,
+            held_errors=self.held_errors,
+            held_messages=self.held_messages,
+            probe_in_secs=self.circuit.probe_in_secs,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One message on its way over one channel.
+
+    Parameters:
+        channel: The channel.
+        kind: The message's kind.
+        generation: The channel's generation when it went: an outcome that
+            comes after the channel was opened or recovered is void.
+        probing: Faults whose probe it is, each with its circuit's generation.
+        failed: Whether an error was pushed on account of it.
+    """
+
+    channel: Channel
+    kind: str
+    generation: int
+    probing: list[tuple[Fault, int]] = field(default_factory=list)
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorVerdict:
+    """What becomes of an error.
+
+    Parameters:
+        passes: Whether it goes on upstream.
+        remark: What it has to say beside its own text; empty for nothing.
+    """
+
+    passes: bool
+    remark: str = ""
+
+
+class Breaker:
+    """Judges every tracked frame once.
+
+    Args:
+        max_errors: See :class:`~pipecat_circuit_breaker.CircuitBreakerParams`,
+            for this and the others.
+        window_secs: As there.
+        max_hops: As there.
+        probe_timeout_secs: As there.
+        max_circuits: As there.
+        cooldown: Seconds to stay open after so many openings in a row.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_errors: int,
+        window_secs: float,
+        max_hops: int,
+        probe_timeout_secs: float,
+        max_circuits: int,
+        cooldown: Callable[[int], float],
+        clock: Callable[[], float],
+    ) -> None:
+        """Start with no circuits."""
+        self._max_errors = max_errors
+        self._window_secs = window_secs
+        self._max_hops = max_hops
+        self._probe_timeout_secs = probe_timeout_secs
+        self._max_circuits = max_circuits
+        self._cooldown = cooldown
+        self._clock = clock
+        self._faults: OrderedDict[Origin, Fault] = OrderedDict()
+        self._untold: deque[Incident] = deque(maxlen=_MAX_UNTOLD)
+
+    @property
+    def circuits(self) -> tuple[CircuitSnapshot, ...]:
+        """Every circuit as it is now, the one with the latest news last."""
+        return tuple(fault.snapshot() for fault in self._faults.values())
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there are transitions to tell."""
+        return bool(self._untold)
+
+    def tell(self) -> Incident:
+        """Take the oldest transition that has not been told."""
+        return self._untold.popleft()
+
+    def judge_error(self, link: Link, delivery: Delivery | None = None) -> ErrorVerdict:
+        """Count an error, and say whether it may go on upstream.
+
+        Args:
+            link: The error's link.
+            delivery: The delivery on whose account it was pushed, if any.
+        """
+        if link.passes is not None:
+            return ErrorVerdict(link.passes)
+        if delivery is not None:
+            self._note_failure(delivery)
+        # An error counts for its own origin, and for the one its chain began with.
+        own = link.origins[-1]
+        first = next(origin for origin in link.origins if origin.kind != FEEDBACK)
+        verdict = self._judge_error(link, self._fault(own), delivery)
+        if first != own:
+            begun = self._judge_error(link, self._fault(first), None)
+            verdict = ErrorVerdict(verdict.passes and begun.passes, verdict.remark or begun.remark)
+        link.passes = verdict.passes
+        if verdict.remark:
+            # The one error that says so is heard wherever it can be heard: it
+            # must not belong to the lineage that the open circuit holds back.
+            link.restart()
+        return verdict
+
+    def judge_message(self, link: Link) -> bool:
+        """Say whether a message may go on, as far as its lineage goes."""
+        if link.passes is not None:
+            return link.passes
+        link.passes = True
+        if link.origins:
+            self._note_feedback(link)
+            held_by = [
+                fault
+                for origin in dict.fromkeys(link.origins)
+                if (fault := self._faults.get(origin)) is not None and self._holds(link, fault)
+            ]
+            for fault in held_by:
+                fault.held_messages += 1
+            link.passes = not held_by
+        return link.passes
+
+    def deliver(self, channel: Channel, link: Link, kind: str) -> Delivery | None:
+        """Say whether a message may be sent over a channel.
+
+        Args:
+            channel: The channel.
+            link: The message's link.
+            kind: The message's kind.
+
+        Returns:
+            The delivery, to be ended with :meth:`delivered`; None to hold the
+            message back from this channel.
+        """
+        if not self.judge_message(link):
+            return None
+        delivery = Delivery(channel, kind, channel.generation)
+        if not channel.is_suspect(kind):
+            return delivery
+        faults = [f for f in self._faults.values() if f.channel is channel and not f.is_closed]
+        holding = [fault for fault in faults if fault.circuit.holds]
+        for fault in holding:
+            fault.held_messages += 1
+        if holding:
+            return None
+        for fault in faults:
+            fault.circuit.ask(quiet_closes=False)
+            fault.probe = link
+            delivery.probing.append((fault, fault.circuit.generation))
+        return delivery
+
+    def delivered(self, delivery: Delivery, *, success: bool) -> None:
+        """Report the outcome of a delivery.
+
+        Args:
+            delivery: What :meth:`deliver` returned.
+            success: Whether the message was sent. A delivery that was cut off
+                has no outcome: do not report it, its probe will time out.
+        """
+        if not success:
+            self._note_failure(delivery)
+            return
+        for fault, generation in delivery.probing:
+            fault.circuit.settle(generation, success=True)
+        if delivery.generation == delivery.channel.generation:
+            delivery.channel.succeeded(delivery.kind)
+
+    def _note_failure(self, delivery: Delivery) -> None:
+        if delivery.failed:
+            return
+        delivery.failed = True
+        for fault, generation in delivery.probing:
+            fault.circuit.settle(generation, success=False)
+        if delivery.generation == delivery.channel.generation:
+            delivery.channel.failed(delivery.kind)
+
+    def _judge_error(self, link: Link, fault: Fault, delivery: Delivery | None) -> ErrorVerdict:
+        circuit = fault.circuit
+        if fault.is_closed:
+            # What was sent before the circuit opened tells of that time only.
+            if link.cause is not None and link.cause.at < circuit.opened_at:
+                return ErrorVerdict(True)
+            fault.latest, fault.channel = link, delivery.channel if delivery else None
+            opened = circuit.fail() or (link.hop > self._max_hops and circuit.trip())
+            return ErrorVerdict(True, fault.opening_remark if opened else "")
+        if delivery is not None:
+            fault.channel = delivery.channel
+        if circuit.state is CircuitState.HALF_OPEN:
+            if fault.probe is not None and (
+                fault.probe.is_error or link.descends_from(fault.probe)
+            ):
+                circuit.settle(circuit.generation, success=False)
+        elif fault.channel is None and circuit.ask(quiet_closes=True) is Admission.PROBE:
+            fault.probe = link
+            return ErrorVerdict(True, f"{fault.held_errors} more like it were held back")
+        fault.held_errors += 1
+        return ErrorVerdict(False)
+
+    def _note_feedback(self, link: Link) -> None:
+        origin = link.origins[-1]
+        too_long = link.hop > self._max_hops
+        if too_long or (origin.kind == FEEDBACK and link.origins.count(origin) >= _FEEDBACK_DEPTH):
+            fault = self._fault(origin)
+            if fault.is_closed:
+                fault.latest, fault.channel = link, None
+                fault.circuit.trip() if too_long else fault.circuit.fail()
+
+    def _holds(self, link: Link, fault: Fault) -> bool:
+        if fault.is_closed:
+            return False
+        circuit = fault.circuit
+        if fault.origin.kind == FEEDBACK:
+            if circuit.ask(quiet_closes=True) is Admission.PROBE:
+                fault.probe = link
+                return False
+            if fault.probe is not None and link.descends_from(fault.probe):
+                circuit.settle(circuit.generation, success=False)
+        return True
+
+    def _fault(self, origin: Origin) -> Fault:
+        known = self._faults.get(origin)
+        if known is not None:
+            self._faults.move_to_end(origin)
+            return known
+        if len(self._faults) >= self._max_circuits:
+            closed = (o for o, f in self._faults.items() if f.is_closed)
+            del self._faults[next(closed, next(iter(self._faults)))]
+        circuit = Circuit(
+            max_errors=self._max_errors,
+            window_secs=self._window_secs,
+            probe_timeout_secs=self._probe_timeout_secs,
+            quiet_secs=self._window_secs,
+            cooldown=self._cooldown,
+            clock=self._clock,
+            on_transition=lambda transition: self._on_transition(fault, transition),
+        )
+        fault = self._faults[origin] = Fault(origin, circuit)
+        return fault
+
+    def _on_transition(self, fault: Fault, transition: Transition) -> None:
+        if transition.after is CircuitState.OPEN:
+            fault.openings += 1
+            if transition.before is CircuitState.CLOSED:
+                self._note_opening(fault, transition)
+            else:
+                fault.trigger, fault.probe = Trigger.PROBE, None
+        if fault.channel is not None and transition.after is not CircuitState.HALF_OPEN:
+            fault.channel.generation += 1
+        self._untold.append(fault.incident())
+        if transition.after is CircuitState.CLOSED:
+            if fault.channel is not None:
+                fault.channel.recovered()
+            fault.channel = fault.probe = None
+
+    def _note_opening(self, fault: Fault, transition: Transition) -> None:
+        link, fault.latest = fault.latest, None
+        assert link is not None
+        fault.failures = transition.failures
+        fault.held_errors = fault.held_messages = 0
+        fault.chain = tuple(
+            ChainStep(hop=s.hop, frame=s.frame, processor=s.processor, text=s.text, at=s.at)
+            for s in link.chain()
+        )
+        counted = link.is_error and transition.failures >= self._max_errors
+        fault.trigger = Trigger.ERRORS if counted else Trigger.RECURSION

@@ -1,0 +1,246 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Causes and lineages: which tracked frame made which.
+
+The cause of a frame is what its processor was handling when it pushed it. That
+is known, never guessed from time: a context variable says what the running
+task is handling, and asyncio carries it into the tasks that this task creates,
+loguru's asynchronous sinks among them.
+"""
+
+import asyncio
+import weakref
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipecat_circuit_breaker.origin import FEEDBACK, Origin, Processor, one_line
+
+
+class Frame(Protocol):
+    """What causality needs to know of a frame."""
+
+    id: int
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """A tracked frame, and where it stands in a chain of causes.
+
+    Parameters:
+        frame: Name of the frame's class.
+        processor: Name of the processor that pushed it.
+        text: What it says, shortened to one line.
+        at: When it was pushed, on the breaker's clock.
+        hop: Tracked frames between it and its root; 0 for a root.
+        cause: The link that caused it. None for a root, and where the chain
+            is longer than what is kept.
+        origins: Origins of the failures on the way to it, oldest first, each
+            as often as it was passed. The last one of an error is its own.
+        is_error: Whether the frame is an error; otherwise it is a message.
+        passes: The verdict, once there is one: it holds at every other gate.
+    """
+
+    frame: str
+    processor: str
+    text: str
+    at: float
+    hop: int
+    cause: "Link | None"
+    origins: tuple[Origin, ...]
+    is_error: bool
+    passes: bool | None = None
+
+    def chain(self) -> "tuple[Link, ...]":
+        """The links from the oldest that is kept to this one."""
+        links = [self]
+        while (cause := links[-1].cause) is not None:
+            links.append(cause)
+        return tuple(reversed(links))
+
+    def descends_from(self, other: "Link") -> bool:
+        """Whether the other link is among the causes of this one."""
+        return any(link is other for link in self.chain()[:-1])
+
+    def restart(self) -> None:
+        """Become a root: what this frame causes from now on belongs to no earlier chain."""
+        self.hop, self.cause, self.origins = 0, None, ()
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """One processor that handles one frame in one task.
+
+    Parameters:
+        processor: The processor that handles.
+        link: The frame's link; None for a frame that is not tracked.
+        task: The task it happens in.
+        outer: What the task was doing around this (only direct-mode processors
+            nest: they handle a frame inside the task of whoever pushed it), or
+            what was being handled where the task was created.
+        delivery: The delivery that this handling is, where it is one.
+    """
+
+    processor: Processor
+    link: Link | None
+    task: "asyncio.Task[Any] | None"
+    outer: "Handling | None" = None
+    delivery: Any = None
+
+
+_handling: ContextVar[Handling | None] = ContextVar("pipecat_circuit_breaker", default=None)
+
+
+def begin(
+    processor: Processor, link: Link | None, delivery: Any = None
+) -> "Token[Handling | None] | None":
+    """Note that the running task has begun to handle a frame.
+
+    Args:
+        processor: The processor that handles it.
+        link: The frame's link, None for a frame that is not tracked.
+        delivery: The delivery that this is, where a channel delivers a message.
+
+    Returns:
+        What :func:`restore` takes; None where there was nothing to note.
+    """
+    top = _handling.get()
+    if top is None and link is None:
+        return None
+    task = _running_task()
+    outer = own = top
+    while own is not None and own.task is task:
+        if own.processor is processor:
+            # A processor handles one frame at a time in a task, so this one
+            # takes the place of the last, and whatever nested in that is over.
+            if own is top and own.link is None and link is None:
+                return None
+            outer = own.outer
+            break
+        own = own.outer
+    if outer is not None and outer.task is not task and outer.outer is not None:
+        # Only the innermost of what was inherited can be a cause here.
+        outer = Handling(outer.processor, outer.link, outer.task)
+    return _handling.set(Handling(processor, link, task, outer, delivery))
+
+
+def end(processor: Processor) -> None:
+    """Note that a direct-mode processor is done: its pusher's task goes on as before."""
+    top = _handling.get()
+    if top is not None and top.processor is processor and top.task is _running_task():
+        _handling.set(top.outer)
+
+
+def forget() -> "Token[Handling | None]":
+    """Begin a stretch whose frames and log lines have no cause: what the breaker itself says.
+
+    Returns:
+        What :func:`restore` takes to end the stretch.
+    """
+    return _handling.set(None)
+
+
+def restore(token: "Token[Handling | None] | None") -> None:
+    """Go back to before :func:`begin` or :func:`forget`."""
+    if token is not None:
+        _handling.reset(token)
+
+
+def current(processor: Processor) -> Handling | None:
+    """The handling on whose account a processor pushes something now.
+
+    In a processor's own task that is what this processor is handling there. In
+    any other task (one that it created, a log sink, another processor that
+    calls its methods) it is what that task is doing, or was created by.
+    """
+    top = own = _handling.get()
+    task = _running_task()
+    while own is not None and own.task is task:
+        if own.processor is processor:
+            return own
+        own = own.outer
+    return top
+
+
+def _running_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop in this thread: a loguru sink with enqueue=True
+        return None
+
+
+class Causality:
+    """The links of all tracked frames that are alive.
+
+    A link lives as long as its frame, or as long as a frame that it caused.
+    Nothing is kept of frames that pipecat has let go.
+
+    Args:
+        max_hops: Chains are kept this long twice over; older links are let go.
+        max_text: Characters of each text that are kept.
+    """
+
+    def __init__(self, *, max_hops: int, max_text: int) -> None:
+        """Start with no links."""
+        self._kept_hops = 2 * max_hops
+        self._max_text = max_text
+        self._links: dict[int, tuple[weakref.ref[Any], Link]] = {}
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def link_of(self, frame: Frame) -> Link | None:
+        """The link of a frame, None where it has none yet."""
+        entry = self._links.get(frame.id)
+        return entry[1] if entry is not None else None
+
+    def born(
+        self,
+        frame: Frame,
+        processor: Processor,
+        handling: Handling | None,
+        *,
+        at: float,
+        text: object,
+        origin: Origin | None = None,
+    ) -> Link:
+        """Give a frame its link when it is first seen.
+
+        Args:
+            frame: A tracked frame without a link.
+            processor: The processor that pushes it.
+            handling: On whose account it is pushed; None makes it a root.
+            at: The time.
+            text: What the frame says.
+            origin: The origin of the error; None where the frame is a message.
+        """
+        cause = handling.link if handling is not None else None
+        origins = cause.origins if cause is not None else ()
+        if origin is not None:
+            origins = (*origins, origin)
+        elif handling is not None and cause is not None and not cause.is_error:
+            # A message that the handling of a message set off: nothing has
+            # failed here, but if it goes on like this it is a loop all the same.
+            origins = (*origins, Origin.of(handling.processor, FEEDBACK))
+        if len(origins) > self._kept_hops:
+            origins = (origins[0], *origins[-self._kept_hops :])
+        link = Link(
+            frame=type(frame).__name__,
+            processor=processor.name,
+            text=one_line(text, self._max_text),
+            at=at,
+            hop=cause.hop + 1 if cause is not None else 0,
+            cause=cause,
+            origins=origins,
+            is_error=origin is not None,
+        )
+        if link.hop >= self._kept_hops:
+            link.chain()[-self._kept_hops].cause = None
+        frame_id = frame.id
+        gone = weakref.ref(frame, lambda _: self._links.pop(frame_id, None))
+        self._links[frame_id] = (gone, link)
+        return link

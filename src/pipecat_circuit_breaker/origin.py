@@ -1,0 +1,121 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Who failed and how: what makes two errors the same failure."""
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+#: Kind of an origin whose messages set off messages, with no error at all.
+FEEDBACK = "feedback"
+
+_TEMPLATE_CHARS = 256
+
+# What differs between two reports of one failure: anything with a digit in it
+# (ids, times, addresses, versions, line numbers), hex without digits, long
+# random words, and the names that dates carry.
+_VARIABLE = re.compile(
+    r"""
+      [^\s'"`,;()\[\]{}<>=]*\d[^\s'"`,;()\[\]{}<>=]*
+    | \b[0-9a-fA-F]{6,}\b
+    | \b[A-Za-z_\-]{24,}\b
+    | \b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b
+    """,
+    re.VERBOSE,
+)
+_RUN = re.compile(r"#(?:\W*#)+")
+
+
+class Processor(Protocol):
+    """What an origin needs to know of a frame processor."""
+
+    @property
+    def id(self) -> int:
+        """Unique in the process."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The origin of a failure: which processor failed, and how.
+
+    Parameters:
+        processor_id: pipecat's id of the processor, unique in the process even
+            where two processors bear one name. None where an error names none.
+        processor: The processor's name.
+        processor_class: The processor's class: the same in every process.
+        kind: Exception type; without one, the error's category; without
+            either, its text with everything variable taken out. ``feedback``
+            for a processor whose handling of messages sets off messages.
+    """
+
+    processor_id: int
+    processor: str
+    processor_class: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.processor}: {self.kind}"
+
+    @classmethod
+    def of(cls, processor: Processor, kind: str) -> "Origin":
+        """Make the origin of a processor's failure."""
+        return cls(processor.id, processor.name, type(processor).__name__, kind)
+
+    @property
+    def shared_name(self) -> str:
+        """The same in every process: class and kind, no counters."""
+        return f"{self.processor_class}: {self.kind}"
+
+
+def kind_of_failure(exception: BaseException | None, category: str | None, text: str) -> str:
+    """Name how a processor failed, so that one failure has one name.
+
+    Args:
+        exception: The exception that the error carries.
+        category: The error's category, None if nobody could tell.
+        text: The error's text.
+    """
+    if exception is not None:
+        kind = type(exception)
+        module = kind.__module__
+        return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    if category is not None:
+        return category
+    return template(text)
+
+
+def template(text: str) -> str:
+    """Take everything variable out of a text.
+
+    Example::
+
+        >>> template("peer 10.0.0.7:443 gone at 12:01:07 (id 7f3a9c)")
+        'peer # gone at # (id #)'
+    """
+    return _RUN.sub("#", _VARIABLE.sub("#", one_line(text, _TEMPLATE_CHARS)))
+
+
+def one_line(text: object, limit: int) -> str:
+    """Make a text safe to keep, log and show: one line, bounded, valid Unicode.
+
+    Args:
+        text: Anything; something whose ``__str__`` raises is shown by its type.
+        limit: Most characters that are kept.
+    """
+    try:
+        words = text if isinstance(text, str) else str(text)
+    except Exception:
+        words = f"<{type(text).__name__}>"
+    shown = words[: limit + 1].encode("utf-8", "replace").decode("utf-8")
+    shown = "".join(c if c.isprintable() else " " for c in shown)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -1,0 +1,81 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""The breaker's settings."""
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pipecat.frames.frames import ErrorFrame
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
+from tenacity.wait import wait_base
+
+from pipecat_circuit_breaker.cooldown import DEFAULT_COOLDOWN
+
+
+def _number(value: Any) -> Any:
+    # pydantic takes True for 1 and "5" for 5; in a threshold both are slips.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number, got {value!r}")
+    return value
+
+
+def _wait(value: Any) -> Any:
+    if not isinstance(value, wait_base):
+        raise ValueError(f"expected a tenacity wait such as wait_fixed(5), got {value!r}")
+    return value
+
+
+def _count_all(error: ErrorFrame) -> bool:
+    return True
+
+
+Count = Annotated[int, BeforeValidator(_number)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
+
+
+class CircuitBreakerParams(BaseModel):
+    """Settings of a circuit breaker; immutable, and refused at once where out of range.
+
+    Parameters:
+        max_errors: Related errors within the window that open a circuit, 1 to
+            10,000. Errors are related if they have one origin, or one lineage.
+        window_secs: Length of that window in seconds, above 0. An error
+            exactly this old no longer counts.
+        max_hops: Longest chain of tracked frames (errors and transport
+            messages, each caused by the one before), 2 to 1,000. A longer one
+            opens a circuit however slowly it turns. The default lets a channel
+            fail five times in one chain: as often as ``max_errors``.
+        cooldown: A tenacity wait: seconds a circuit stays open before it lets
+            a probe pass. Drawn once per opening; ``attempt_number`` is the
+            number of openings in a row without a recovery.
+        probe_timeout_secs: Seconds after which a message that is the probe and
+            has not reported (a send that hangs, a frame that an interruption
+            dropped) counts as failed, above 0.
+        counts: Which errors count. An error for which this returns False is
+            neutral: it passes and decides nothing.
+        max_circuits: Origins that are kept at most, 1 to 100,000. Beyond it
+            the circuit that was longest without news goes, closed ones first.
+        max_text: Characters kept of any text, 16 to 10,000.
+        clock: Returns monotonic seconds; for tests.
+
+    Raises:
+        pydantic.ValidationError: A value is out of range, not a number, NaN,
+            or contradicts another; the message names the field and the value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    max_errors: Count = Field(default=5, ge=1, le=10_000)
+    window_secs: Seconds = 10.0
+    max_hops: Count = Field(default=8, ge=2, le=1_000)
+    cooldown: Annotated[wait_base, BeforeValidator(_wait)] = DEFAULT_COOLDOWN
+    probe_timeout_secs: Seconds = 10.0
+    counts: Callable[[ErrorFrame], bool] = _count_all
+    max_circuits: Count = Field(default=256, ge=1, le=100_000)
+    max_text: Count = Field(default=200, ge=16, le=10_000)
+    clock: Annotated[Callable[[], float], SkipValidation] = time.monotonic
