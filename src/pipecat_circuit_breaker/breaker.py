@@ -33,6 +33,7 @@ class Fault:
         origin: Which processor failed, and how.
         circuit: Its circuit.
         latest: The frame that was counted last, while the circuit is closed.
+        announcement: The error that opened it, and says so.
         channel: The channel that cannot take messages because of it.
         probe: The frame that is the probe, while the circuit is half-open.
         trigger: Why the circuit opened.
@@ -46,6 +47,7 @@ class Fault:
     origin: Origin
     circuit: Circuit
     latest: Link | None = None
+    announcement: Link | None = None
     channel: Channel | None = None
     probe: Link | None = None
     trigger: Trigger = Trigger.ERRORS
@@ -69,6 +71,10 @@ class Fault:
         else:
             why = f"{self.failures} related errors"
         return f"circuit open, {why}: more like it are held back until it recovers"
+
+    def is_announced_by(self, link: Link) -> bool:
+        """Whether a message only says that this circuit is open."""
+        return self.announcement is not None and link.descends_from(self.announcement)
 
     def snapshot(self) -> CircuitSnapshot:
         """What anybody may know of it now."""
@@ -187,8 +193,6 @@ class Breaker:
             link: The error's link.
             delivery: The delivery on whose account it was pushed, if any.
         """
-        if link.passes is not None:
-            return ErrorVerdict(link.passes)
         if delivery is not None:
             self._note_failure(delivery)
         # An error counts for its own origin, and for the one its chain began with.
@@ -237,9 +241,15 @@ class Breaker:
         if not self.judge_message(link):
             return None
         delivery = Delivery(channel, kind, channel.generation)
-        if not channel.is_suspect(kind):
+        if not channel.is_failing:
             return delivery
-        faults = [f for f in self._faults.values() if f.channel is channel and not f.is_closed]
+        faults = [
+            fault
+            for fault in self._faults.values()
+            if fault.channel is channel
+            and not fault.is_closed
+            and (channel.is_suspect(kind) or fault.is_announced_by(link))
+        ]
         holding = [fault for fault in faults if fault.circuit.holds]
         for fault in holding:
             fault.held_messages += 1
@@ -282,7 +292,8 @@ class Breaker:
             # What was sent before the circuit opened tells of that time only.
             if link.cause is not None and link.cause.at < circuit.opened_at:
                 return ErrorVerdict(True)
-            fault.latest, fault.channel = link, delivery.channel if delivery else None
+            fault.latest = fault.announcement = link
+            fault.channel = delivery.channel if delivery else None
             opened = circuit.fail() or (link.hop > self._max_hops and circuit.trip())
             return ErrorVerdict(True, fault.opening_remark if opened else "")
         if delivery is not None:

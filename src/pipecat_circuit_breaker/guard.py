@@ -27,7 +27,7 @@ from pipecat.transports.base_output import BaseOutputTransport
 
 from pipecat_circuit_breaker import causality, cooldown, releases
 from pipecat_circuit_breaker.breaker import Breaker
-from pipecat_circuit_breaker.causality import Causality, Link
+from pipecat_circuit_breaker.causality import Causality, Handling, Link
 from pipecat_circuit_breaker.channel import Channel
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.gate import Gate
@@ -123,7 +123,11 @@ class Guard:
 
     def _on_before_process_frame(self, processor: FrameProcessor, frame: Frame) -> None:
         try:
-            link = self._link(frame, processor) if isinstance(frame, releases.TRACKED) else None
+            link = None
+            if isinstance(frame, releases.TRACKED):
+                # A frame that nobody was seen to push came through a queue
+                # (`worker.queue_frame`): nothing is known of its cause.
+                link = self._link(frame, processor, None)
             causality.begin(processor, link)
         except Exception as e:
             self._report("noting a cause", e)
@@ -135,18 +139,19 @@ class Guard:
         if not isinstance(frame, releases.TRACKED):
             return
         try:
-            self._link(frame, processor)
+            if self._causality.link_of(frame) is not None:
+                return  # it is only handed on
+            self._link(frame, processor, causality.current(processor))
             if isinstance(frame, ErrorFrame):
                 self._put_gate_in_front_of(processor)
         except Exception as e:
             self._report("noting a tracked frame", e)
 
-    def _link(self, frame: Frame, processor: FrameProcessor) -> Link:
+    def _link(self, frame: Frame, processor: FrameProcessor, handling: Handling | None) -> Link:
         """The frame's link, made when the frame is first seen."""
         link = self._causality.link_of(frame)
         if link is not None:
             return link
-        handling = causality.current(processor)
         now = self._params.clock()
         if not isinstance(frame, ErrorFrame):
             return self._causality.born(
@@ -191,14 +196,20 @@ class Guard:
         return passes
 
     def _judge_error(self, frame: ErrorFrame) -> bool:
-        must_pass = self._must_pass(frame)
         link = self._causality.link_of(frame)
-        if link is None or (link.passes is None and not self._counts(frame)):
+        if link is None:
+            return True
+        if link.passes is not None:
+            return link.passes
+        must_pass = self._must_pass(frame)
+        if not self._counts(frame):
+            link.passes = True
             return True
         handling = causality.current(frame.processor) if frame.processor else None
         delivery = handling.delivery if handling and handling.link is link.cause else None
         verdict = self._breaker.judge_error(link, delivery)
         if must_pass:
+            link.passes = True
             return True
         if verdict.remark:
             frame.error = f"{one_line(frame.error, self._params.max_text)} ({verdict.remark})"
@@ -240,7 +251,7 @@ class Guard:
         async def send_message(frame: Any) -> None:
             delivery = link = None
             try:
-                link = self._link(frame, output)
+                link = self._link(frame, output, causality.current(output))
                 delivery = self._breaker.deliver(channel, link, _kind_of_message(frame))
             except Exception as e:
                 self._report("judging a message", e)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from pipecat.frames.frames import ErrorFrame
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tenacity.wait import wait_base
 
 from pipecat_circuit_breaker.cooldown import DEFAULT_COOLDOWN
@@ -78,4 +78,4 @@ class CircuitBreakerParams(BaseModel):
     counts: Callable[[ErrorFrame], bool] = _count_all
     max_circuits: Count = Field(default=256, ge=1, le=100_000)
     max_text: Count = Field(default=200, ge=16, le=10_000)
-    clock: Annotated[Callable[[], float], SkipValidation] = time.monotonic
+    clock: Callable[[], float] = time.monotonic

@@ -1,0 +1,108 @@
+"""Every chain that really happens storms without a breaker, and ends with one."""
+
+import pytest
+from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker.demo.chains import CHAINS, FLOOD_CHUNKS, SOUND_CHUNKS
+from pipecat_circuit_breaker.demo.run import run_chain, sends, settled
+
+MAX_ERRORS = CircuitBreakerParams().max_errors
+
+RECURSIVE = [
+    "send-raises",
+    "send-pushes-error",
+    "websocket-serializer",
+    "system-logs-raise",
+    "two-dead-outputs",
+    "second-notifier",
+]
+
+
+@pytest.mark.parametrize("name", [*RECURSIVE, "system-logs-silent"])
+async def test__no_breaker__chain__storms(name):
+    outcome = await run_chain(CHAINS[name], breaker=None, until=sends(300), end_limit=0.1)
+
+    assert outcome.figures.sends >= 300
+
+
+async def test__no_breaker__spoken_apology__storms():
+    outcome = await run_chain(
+        CHAINS["spoken-apology"], breaker=None, until=settled(cap=300), end_limit=0.1
+    )
+
+    assert outcome.figures.synthesis >= 300
+
+
+async def test__no_breaker__stt_flood__client_hears_of_each_chunk():
+    outcome = await run_chain(CHAINS["stt-flood"], breaker=None, until=settled())
+
+    assert outcome.figures.sends >= FLOOD_CHUNKS
+    assert outcome.figures.errors == FLOOD_CHUNKS
+
+
+async def test__no_breaker__queued_message__sound_dies():
+    outcome = await run_chain(CHAINS["queued-message"], breaker=None, until=settled(cap=300))
+
+    assert outcome.figures.audio_chunks_after == 0
+
+
+@pytest.fixture(params=["first", "last"])
+def position(request):
+    return request.param
+
+
+@pytest.fixture(params=["end", "cancel"])
+def ending(request):
+    return request.param
+
+
+@pytest.mark.parametrize("name", [*CHAINS])
+async def test__breaker__chain__ends(name, position, ending):
+    outcome = await run_chain(
+        CHAINS[name],
+        breaker=CircuitBreakerProcessor(),
+        position=position,
+        until=settled(),
+        ending=ending,
+    )
+    figures = outcome.figures
+
+    if name == "system-logs-silent":
+        # No error is reported, so it takes a few turns to know it for a loop.
+        assert figures.failed_sends <= 4 * MAX_ERRORS
+    elif name == "system-logs-raise":
+        # Until then all that failed was of one kind; the application's message
+        # is of another, and is allowed one try.
+        assert max(figures.failed_by_channel.values()) <= MAX_ERRORS + 1
+    else:
+        assert all(n <= MAX_ERRORS for n in figures.failed_by_channel.values())
+    # Where the application answers the one error that says "circuit open", it tries once more.
+    assert figures.synthesis <= MAX_ERRORS + 1
+    assert figures.errors <= MAX_ERRORS * max(1, len(figures.sends_by_channel))
+    # pipecat writes a line per error before anybody can stop it.
+    own_lines = FLOOD_CHUNKS if name == "stt-flood" else 0
+    assert figures.log_lines - own_lines <= 60
+    assert outcome.end_frame_ms is not None and outcome.end_frame_ms <= 100
+    assert outcome.incidents
+
+
+async def test__breaker__queued_message_behind_sound__held_back_and_sound_goes_on(position):
+    outcome = await run_chain(
+        CHAINS["queued-message"],
+        breaker=CircuitBreakerProcessor(),
+        position=position,
+        until=settled(),
+    )
+
+    assert outcome.figures.audio_chunks_after == SOUND_CHUNKS
+
+
+async def test__breaker__stt_flood__client_hears_max_errors_times(position):
+    outcome = await run_chain(
+        CHAINS["stt-flood"],
+        breaker=CircuitBreakerProcessor(),
+        position=position,
+        until=settled(),
+    )
+
+    assert outcome.figures.sends == MAX_ERRORS
+    assert outcome.figures.errors == MAX_ERRORS
