@@ -4,6 +4,7 @@ import gc
 import tracemalloc
 
 import pytest
+
 from conftest import Clock
 from pipecat_circuit_breaker.breaker import Breaker
 from pipecat_circuit_breaker.causality import Causality, Handling

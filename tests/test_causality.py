@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 from loguru import logger
+
 from pipecat_circuit_breaker import causality
 from pipecat_circuit_breaker.causality import Causality
 from pipecat_circuit_breaker.origin import FEEDBACK, Origin

@@ -1,6 +1,7 @@
 """The state machine, read as a specification."""
 
 import pytest
+
 from pipecat_circuit_breaker.circuit import Admission, Circuit, CircuitState
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from bot import Failing, Output, Tap, app_message, dead, ended, of_type, running, settle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loguru import logger
@@ -30,13 +29,15 @@ from pipecat.pipeline.worker import ProcessorUnusablePolicy
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.processors.frameworks.rtvi import RTVIObserverParams
 from pipecat.utils.errors import ErrorCategory
+from tenacity import wait_fixed
+
+from bot import Failing, Output, Tap, app_message, dead, ended, of_type, running, settle
 from pipecat_circuit_breaker import (
     CircuitBreakerParams,
     CircuitBreakerProcessor,
     CircuitState,
     Trigger,
 )
-from tenacity import wait_fixed
 
 DOWN, UP = FrameDirection.DOWNSTREAM, FrameDirection.UPSTREAM
 MAX_ERRORS = CircuitBreakerParams().max_errors

@@ -2,6 +2,7 @@
 
 import pytest
 import tenacity
+
 from pipecat_circuit_breaker.cooldown import DEFAULT_COOLDOWN, FALLBACK_SECS, draw
 
 

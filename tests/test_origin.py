@@ -6,6 +6,7 @@ import uuid
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pipecat_circuit_breaker.origin import Origin, kind_of_failure, one_line, template
 
 

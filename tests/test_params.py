@@ -2,8 +2,9 @@
 
 import pytest
 import tenacity
-from pipecat_circuit_breaker import CircuitBreakerParams
 from pydantic import ValidationError
+
+from pipecat_circuit_breaker import CircuitBreakerParams
 
 
 def test__defaults__are_those_of_the_contract():

@@ -1,6 +1,7 @@
 """Every chain that really happens storms without a breaker, and ends with one."""
 
 import pytest
+
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.demo.chains import CHAINS, FLOOD_CHUNKS, SOUND_CHUNKS
 from pipecat_circuit_breaker.demo.run import run_chain, sends, settled

@@ -7,6 +7,7 @@
 """The command line: runs the chains side by side, without and with the breaker, and compares."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,9 @@ def demo(chains: Sequence[str], position: Position, seconds: float, as_json: boo
 
     Each runs in a process of its own, with limits on its time and its memory.
     """
+    if math.isnan(seconds):
+        # It is not outside of any range, so the range lets it pass.
+        raise click.BadParameter("nan is not a number of seconds.", param_hint="'--seconds'")
     logger.remove()
     # A chain that is named twice is still one chain.
     names = list(dict.fromkeys(chains)) or [*CHAINS]

@@ -11,8 +11,9 @@ by itself, and output transports of which only the sending of a message is repla
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -129,6 +130,20 @@ async def _one_output(
     return Scenario(worker, _queue_message(worker))
 
 
+@contextmanager
+def _without_proxy(host: str) -> Iterator[None]:
+    """Connect to a host directly: a proxy cannot reach this machine's own loopback."""
+    before = os.environ.get("no_proxy")
+    os.environ["no_proxy"] = host if before is None else f"{before},{host}"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["no_proxy"]
+        else:
+            os.environ["no_proxy"] = before
+
+
 async def _websocket_serializer(
     tally: Tally, breaker: FrameProcessor | None, position: Position
 ) -> Scenario:
@@ -143,6 +158,7 @@ async def _websocket_serializer(
         await connection.wait_closed()
 
     resources = AsyncExitStack()
+    resources.enter_context(_without_proxy("127.0.0.1"))
     server = await resources.enter_async_context(serve(listen, "127.0.0.1", 0))
     port = next(iter(server.sockets)).getsockname()[1]
     transport = WebsocketClientTransport(

@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -102,7 +103,9 @@ def _follow(
         except queue.Empty:
             break
         if report is _end_of_output:
-            reason = "out of memory"
+            # It ended without a word: by its limit of CPU time, or else for want of memory.
+            if sys.platform == "win32" or _exit_code(child) != -signal.SIGXCPU:
+                reason = "out of memory"
             break
         if "failed" in report:
             if not triggered:
@@ -125,14 +128,18 @@ def _follow(
             reason = "out of memory"
             break
     if not triggered:
-        try:
-            code = child.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            code = None
+        code = _exit_code(child)
         raise ContainedError(
             "it did not start in time" if code is None else f"it exited with code {code}"
         )
     return Outcome(last, None, peak, killed=reason)
+
+
+def _exit_code(child: "subprocess.Popen[str]") -> int | None:
+    try:
+        return child.wait(timeout=1.0)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _read(child: "subprocess.Popen[str]", reports: "queue.SimpleQueue[Any]") -> None:
