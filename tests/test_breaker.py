@@ -6,9 +6,8 @@ import tracemalloc
 import pytest
 
 from conftest import Clock
-from pipecat_circuit_breaker.breaker import Breaker
+from pipecat_circuit_breaker.breaker import Breaker, Mode
 from pipecat_circuit_breaker.causality import Causality, Handling
-from pipecat_circuit_breaker.channel import Channel
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.incident import Trigger
 from pipecat_circuit_breaker.origin import FEEDBACK, Origin
@@ -30,6 +29,8 @@ class Bench:
                 "probe_timeout_secs": 4.0,
                 "max_circuits": 10,
                 "cooldown": lambda openings: 5.0,
+                "gives_up": lambda openings, secs: False,
+                "mode": Mode.GUARD,
                 "clock": clock,
                 **overrides,
             }
@@ -193,7 +194,7 @@ def send(bench, channel, kind="app", *, ok):
 
 
 def test__channel_that_fails__is_tried_max_errors_times_then_once_per_cooldown(bench):
-    channel = Channel()
+    channel = bench.breaker.channel(OUT, None)
     assert [send(bench, channel, ok=False) for _ in range(6)] == [False] * 3 + [None] * 3
     for _ in range(3):
         bench.clock.advance(5.0)
@@ -204,19 +205,20 @@ def test__channel_that_fails__is_tried_max_errors_times_then_once_per_cooldown(b
 
 
 def test__max_errors_of_one__first_failure_holds_back_the_next(clock):
-    bench, channel = Bench(clock, max_errors=1), Channel()
+    bench = Bench(clock, max_errors=1)
+    channel = bench.breaker.channel(OUT, None)
     assert [send(bench, channel, ok=False) for _ in range(3)] == [False, None, None]
 
 
 def test__channel_that_fails__another_channel_is_not_touched(bench):
-    dead, alive = Channel(), Channel()
+    dead, alive = bench.breaker.channel(OUT, None), bench.breaker.channel(TTS, None)
     for _ in range(5):
         send(bench, dead, ok=False)
     assert [send(bench, alive, ok=True) for _ in range(5)] == [True] * 5
 
 
 def test__probe__is_one_at_a_time(bench):
-    channel = Channel()
+    channel = bench.breaker.channel(OUT, None)
     for _ in range(3):
         send(bench, channel, ok=False)
     bench.clock.advance(5.0)
@@ -225,7 +227,7 @@ def test__probe__is_one_at_a_time(bench):
 
 
 def test__probe_cut_off__neither_closes_nor_wedges(bench):
-    channel = Channel()
+    channel = bench.breaker.channel(OUT, None)
     for _ in range(3):
         send(bench, channel, ok=False)
     bench.clock.advance(5.0)
@@ -240,7 +242,7 @@ def test__probe_cut_off__neither_closes_nor_wedges(bench):
 
 
 def test__success_from_before_the_opening__does_not_clear_the_channel(bench):
-    channel = Channel()
+    channel = bench.breaker.channel(OUT, None)
     slow = bench.breaker.deliver(channel, bench.link(RTVI), "app")
     for _ in range(3):
         send(bench, channel, ok=False)
@@ -249,7 +251,7 @@ def test__success_from_before_the_opening__does_not_clear_the_channel(bench):
 
 
 def test__errors_while_half_open_that_are_not_the_probes__decide_nothing(bench):
-    channel = Channel()
+    channel = bench.breaker.channel(OUT, None)
     before = bench.link(RTVI)
     delivery = bench.breaker.deliver(channel, before, "app")
     for _ in range(3):
@@ -261,7 +263,8 @@ def test__errors_while_half_open_that_are_not_the_probes__decide_nothing(bench):
 
 
 def test__error_of_a_message_from_before_the_opening__is_void_after_closing(clock):
-    bench, channel = Bench(clock, max_errors=1), Channel()
+    bench = Bench(clock, max_errors=1)
+    channel = bench.breaker.channel(OUT, None)
     before = bench.link(RTVI)
     delivery = bench.breaker.deliver(channel, before, "app")
     bench.clock.advance(1.0)
@@ -274,7 +277,7 @@ def test__error_of_a_message_from_before_the_opening__is_void_after_closing(cloc
 
 
 def test__channel_whose_circuit_was_opened_by_other_errors__is_held_once_messages_fail(bench):
-    channel = Channel()
+    channel = bench.breaker.channel(OUT, None)
     for _ in range(3):
         bench.error(OUT, "E")  # writing audio failed
     assert send(bench, channel, ok=False) is False

@@ -6,10 +6,11 @@
 
 """A circuit breaker for Pipecat: one frame processor that ends recursive error chains."""
 
+from pipecat_circuit_breaker.breaker import Mode
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.incident import ChainStep, CircuitSnapshot, Incident, Trigger
 from pipecat_circuit_breaker.origin import Origin
-from pipecat_circuit_breaker.params import CircuitBreakerParams
+from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "CircuitBreakerProcessor",
     "CircuitSnapshot",
     "CircuitState",
+    "GiveUpPolicy",
     "Incident",
+    "Mode",
     "Origin",
     "Trigger",
 ]

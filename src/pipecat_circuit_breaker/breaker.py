@@ -9,12 +9,13 @@
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from pipecat_circuit_breaker.causality import Link
 from pipecat_circuit_breaker.channel import Channel
 from pipecat_circuit_breaker.circuit import Admission, Circuit, CircuitState, Transition
 from pipecat_circuit_breaker.incident import ChainStep, CircuitSnapshot, Incident, Trigger
-from pipecat_circuit_breaker.origin import FEEDBACK, Origin
+from pipecat_circuit_breaker.origin import CLIENT_GONE, FEEDBACK, Origin, Processor
 
 #: A message that set off a message that set off a message: from here on it is
 #: taken for a loop and counted. One reply to a message is a habit, two are a
@@ -23,6 +24,20 @@ _FEEDBACK_DEPTH = 3
 
 #: Transitions that wait to be told, at most.
 _MAX_UNTOLD = 1_000
+
+
+class Mode(Enum):
+    """What a breaker does with what it knows.
+
+    Parameters:
+        GUARD: Holds back what an open circuit holds back.
+        OBSERVE: Counts, opens and tells as if it guarded, but lets everything pass.
+        DISABLED: Lets everything pass and notes nothing.
+    """
+
+    GUARD = "guard"
+    OBSERVE = "observe"
+    DISABLED = "disabled"
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +49,7 @@ class Fault:
         circuit: Its circuit.
         latest: The frame that was counted last, while the circuit is closed.
         announcement: The error that opened it, and says so.
-        channel: The channel that cannot take messages because of it.
+        mode: Its own mode; None for the breaker's.
         probe: The frame that is the probe, while the circuit is half-open.
         trigger: Why the circuit opened.
         chain: The chain of causes that opened it.
@@ -42,13 +57,15 @@ class Fault:
         openings: How often it has opened.
         held_errors: Errors held back since it left the closed state.
         held_messages: Messages held back since then.
+        opened_first_at: When it left the closed state.
+        given_up: Whether ``give_up`` has said to give up since then.
     """
 
     origin: Origin
     circuit: Circuit
     latest: Link | None = None
     announcement: Link | None = None
-    channel: Channel | None = None
+    mode: Mode | None = None
     probe: Link | None = None
     trigger: Trigger = Trigger.ERRORS
     chain: tuple[ChainStep, ...] = ()
@@ -56,6 +73,8 @@ class Fault:
     openings: int = 0
     held_errors: int = 0
     held_messages: int = 0
+    opened_first_at: float = 0.0
+    given_up: bool = False
 
     @property
     def is_closed(self) -> bool:
@@ -88,7 +107,17 @@ class Fault:
             probe_in_secs=self.circuit.probe_in_secs,
         )
 
-    def incident(self) -> Incident:
+    def stops(self, channel: Channel, kind: str, link: Link) -> bool:
+        """Whether a channel cannot take a message because of this, while it is open."""
+        if self.origin.processor_id != channel.processor_id:
+            return False
+        if self.circuit.is_isolated and self.origin.destination is None:
+            return True
+        return self.origin.destination == channel.destination and (
+            self.circuit.is_isolated or channel.is_suspect(kind) or self.is_announced_by(link)
+        )
+
+    def incident(self, *, gave_up: bool = False) -> Incident:
         """What has led to the state that it has just entered."""
         return Incident(
             origin=self.origin,
@@ -100,6 +129,7 @@ class Fault:
             held_errors=self.held_errors,
             held_messages=self.held_messages,
             probe_in_secs=self.circuit.probe_in_secs,
+            gave_up=gave_up,
         )
 
 
@@ -147,7 +177,10 @@ class Breaker:
         probe_timeout_secs: As there.
         max_circuits: As there.
         cooldown: Seconds to stay open after so many openings in a row.
+        gives_up: Whether to give up after so many openings in a row, and so
+            many seconds since the first of them.
         clock: Monotonic seconds.
+        mode: What to do with what is known; may be set at any time.
     """
 
     def __init__(
@@ -159,17 +192,24 @@ class Breaker:
         probe_timeout_secs: float,
         max_circuits: int,
         cooldown: Callable[[int], float],
+        gives_up: Callable[[int, float], bool],
         clock: Callable[[], float],
+        mode: Mode,
     ) -> None:
         """Start with no circuits."""
+        self.mode = mode
         self._max_errors = max_errors
         self._window_secs = window_secs
         self._max_hops = max_hops
         self._probe_timeout_secs = probe_timeout_secs
         self._max_circuits = max_circuits
         self._cooldown = cooldown
+        self._gives_up = gives_up
         self._clock = clock
         self._faults: OrderedDict[Origin, Fault] = OrderedDict()
+        # Those of them that are not closed: as a rule none, and then a message costs nothing.
+        self._open: dict[Origin, Fault] = {}
+        self._channels: OrderedDict[tuple[int, str | None], Channel] = OrderedDict()
         self._untold: deque[Incident] = deque(maxlen=_MAX_UNTOLD)
 
     @property
@@ -198,9 +238,9 @@ class Breaker:
         # An error counts for its own origin, and for the one its chain began with.
         own = link.origins[-1]
         first = next(origin for origin in link.origins if origin.kind != FEEDBACK)
-        verdict = self._judge_error(link, self._fault(own), delivery)
+        verdict = self._judge_error(link, own)
         if first != own:
-            begun = self._judge_error(link, self._fault(first), None)
+            begun = self._judge_error(link, first)
             verdict = ErrorVerdict(verdict.passes and begun.passes, verdict.remark or begun.remark)
         link.passes = verdict.passes
         if verdict.remark:
@@ -216,15 +256,24 @@ class Breaker:
         link.passes = True
         if link.origins:
             self._note_feedback(link)
-            held_by = [
-                fault
-                for origin in dict.fromkeys(link.origins)
-                if (fault := self._faults.get(origin)) is not None and self._holds(link, fault)
-            ]
-            for fault in held_by:
-                fault.held_messages += 1
-            link.passes = not held_by
+            for origin in dict.fromkeys(link.origins):
+                fault = self._open.get(origin)
+                if fault is not None and self._holds(link, fault):
+                    fault.held_messages += 1
+                    if self._mode_of(fault) is Mode.GUARD:
+                        link.passes = False
         return link.passes
+
+    def channel(self, processor: Processor, destination: str | None) -> Channel:
+        """The channel over which a processor delivers to a destination."""
+        key = (processor.id, destination)
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = self._channels[key] = Channel(*key)
+            if len(self._channels) > self._max_circuits:
+                self._channels.popitem(last=False)
+        self._channels.move_to_end(key)
+        return channel
 
     def deliver(self, channel: Channel, link: Link, kind: str) -> Delivery | None:
         """Say whether a message may be sent over a channel.
@@ -241,24 +290,25 @@ class Breaker:
         if not self.judge_message(link):
             return None
         delivery = Delivery(channel, kind, channel.generation)
-        if not channel.is_failing:
+        if not self._open:
             return delivery
-        faults = [
+        stopped_by = [
             fault
-            for fault in self._faults.values()
-            if fault.channel is channel
-            and not fault.is_closed
-            and (channel.is_suspect(kind) or fault.is_announced_by(link))
+            for fault in [*self._open.values()]
+            if not fault.is_closed
+            and fault.stops(channel, kind, link)
+            and self._mode_of(fault) is not Mode.DISABLED
         ]
-        holding = [fault for fault in faults if fault.circuit.holds]
+        holding = [fault for fault in stopped_by if fault.circuit.holds]
         for fault in holding:
             fault.held_messages += 1
-        if holding:
+        if any(self._mode_of(fault) is Mode.GUARD for fault in holding):
             return None
-        for fault in faults:
-            fault.circuit.ask(quiet_closes=False)
-            fault.probe = link
-            delivery.probing.append((fault, fault.circuit.generation))
+        for fault in stopped_by:
+            if fault not in holding:
+                fault.circuit.ask(quiet_closes=False)
+                fault.probe = link
+                delivery.probing.append((fault, fault.circuit.generation))
         return delivery
 
     def delivered(self, delivery: Delivery, *, success: bool) -> None:
@@ -277,6 +327,55 @@ class Breaker:
         if delivery.generation == delivery.channel.generation:
             delivery.channel.succeeded(delivery.kind)
 
+    #
+    # Control
+    #
+
+    def open(self, origin: Origin | None) -> None:
+        """Open one circuit, or all, until they are closed by hand."""
+        for fault in [self._fault(origin)] if origin else [*self._faults.values()]:
+            fault.latest = None
+            fault.circuit.isolate()
+
+    def close(self, origin: Origin | None) -> None:
+        """Close one circuit, or all, at once."""
+        for fault in self._known(origin):
+            fault.circuit.close()
+
+    def reset(self, origin: Origin | None) -> None:
+        """Close one circuit, or all, and forget everything about it."""
+        for fault in self._known(origin):
+            fault.circuit.close()
+            del self._faults[fault.origin]
+
+    def set_mode(self, mode: Mode, origin: Origin | None) -> None:
+        """Set the mode of one circuit, or of the breaker and of every circuit."""
+        if origin is None:
+            self.mode = mode
+        for fault in self._known(origin):
+            fault.mode = mode if origin else None
+
+    def client_gone(self, processor: Processor) -> None:
+        """Hold back every message to a processor: it has nobody to send to."""
+        self.open(Origin.of(processor, CLIENT_GONE))
+
+    def client_came(self, processor: Processor) -> None:
+        """Close every circuit of a processor: it has somebody to send to."""
+        for fault in [*self._open.values()]:
+            if fault.origin.processor_id == processor.id:
+                fault.circuit.close()
+
+    def _known(self, origin: Origin | None) -> list[Fault]:
+        if origin is None:
+            return [*self._faults.values()]
+        if origin not in self._faults:
+            raise ValueError(f"expected the origin of one of `circuits`, got {origin}")
+        return [self._faults[origin]]
+
+    #
+    # What is known
+    #
+
     def _note_failure(self, delivery: Delivery) -> None:
         if delivery.failed:
             return
@@ -286,24 +385,31 @@ class Breaker:
         if delivery.generation == delivery.channel.generation:
             delivery.channel.failed(delivery.kind)
 
-    def _judge_error(self, link: Link, fault: Fault, delivery: Delivery | None) -> ErrorVerdict:
+    def _judge_error(self, link: Link, origin: Origin) -> ErrorVerdict:
+        mode = self._mode_of(self._faults.get(origin))
+        if mode is Mode.DISABLED:
+            return ErrorVerdict(True)
+        verdict = self._count_error(link, self._fault(origin))
+        return verdict if mode is Mode.GUARD else ErrorVerdict(True)
+
+    def _count_error(self, link: Link, fault: Fault) -> ErrorVerdict:
         circuit = fault.circuit
         if fault.is_closed:
             # What was sent before the circuit opened tells of that time only.
             if link.cause is not None and link.cause.at < circuit.opened_at:
                 return ErrorVerdict(True)
             fault.latest = fault.announcement = link
-            fault.channel = delivery.channel if delivery else None
             opened = circuit.fail() or (link.hop > self._max_hops and circuit.trip())
             return ErrorVerdict(True, fault.opening_remark if opened else "")
-        if delivery is not None:
-            fault.channel = delivery.channel
+        channel = self._channel_of(fault)
         if circuit.state is CircuitState.HALF_OPEN:
             if fault.probe is not None and (
                 fault.probe.is_error or link.descends_from(fault.probe)
             ):
                 circuit.settle(circuit.generation, success=False)
-        elif fault.channel is None and circuit.ask(quiet_closes=True) is Admission.PROBE:
+        elif channel is not None and channel.is_failing:
+            pass  # a message is what tells whether it can take messages again
+        elif circuit.ask(quiet_closes=True) is Admission.PROBE:
             fault.probe = link
             return ErrorVerdict(True, f"{fault.held_errors} more like it were held back")
         fault.held_errors += 1
@@ -313,13 +419,15 @@ class Breaker:
         origin = link.origins[-1]
         too_long = link.hop > self._max_hops
         if too_long or (origin.kind == FEEDBACK and link.origins.count(origin) >= _FEEDBACK_DEPTH):
+            if self._mode_of(self._faults.get(origin)) is Mode.DISABLED:
+                return
             fault = self._fault(origin)
             if fault.is_closed:
-                fault.latest, fault.channel = link, None
+                fault.latest = link
                 fault.circuit.trip() if too_long else fault.circuit.fail()
 
     def _holds(self, link: Link, fault: Fault) -> bool:
-        if fault.is_closed:
+        if fault.is_closed or self._mode_of(fault) is Mode.DISABLED:
             return False
         circuit = fault.circuit
         if fault.origin.kind == FEEDBACK:
@@ -337,7 +445,9 @@ class Breaker:
             return known
         if len(self._faults) >= self._max_circuits:
             closed = (o for o, f in self._faults.items() if f.is_closed)
-            del self._faults[next(closed, next(iter(self._faults)))]
+            gone = next(closed, next(iter(self._faults)))
+            del self._faults[gone]
+            self._open.pop(gone, None)
         circuit = Circuit(
             max_errors=self._max_errors,
             window_secs=self._window_secs,
@@ -350,29 +460,56 @@ class Breaker:
         fault = self._faults[origin] = Fault(origin, circuit)
         return fault
 
+    def _mode_of(self, fault: Fault | None) -> Mode:
+        return self.mode if fault is None or fault.mode is None else fault.mode
+
+    def _channel_of(self, fault: Fault) -> Channel | None:
+        return self._channels.get((fault.origin.processor_id, fault.origin.destination))
+
     def _on_transition(self, fault: Fault, transition: Transition) -> None:
+        channel = self._channel_of(fault)
+        if channel is not None and transition.after is not CircuitState.HALF_OPEN:
+            channel.generation += 1
+        gave_up = False
         if transition.after is CircuitState.OPEN:
+            self._open[fault.origin] = fault
             fault.openings += 1
             if transition.before is CircuitState.CLOSED:
                 self._note_opening(fault, transition)
             else:
                 fault.trigger, fault.probe = Trigger.PROBE, None
-        if fault.channel is not None and transition.after is not CircuitState.HALF_OPEN:
-            fault.channel.generation += 1
-        self._untold.append(fault.incident())
+            gave_up = self._note_giving_up(fault)
         if transition.after is CircuitState.CLOSED:
-            if fault.channel is not None:
-                fault.channel.recovered()
-            fault.channel = fault.probe = None
+            self._open.pop(fault.origin, None)
+        self._untold.append(fault.incident(gave_up=gave_up))
+        if transition.after is CircuitState.CLOSED:
+            if channel is not None:
+                channel.recovered()
+            fault.probe = fault.announcement = None
+            fault.given_up = False
 
     def _note_opening(self, fault: Fault, transition: Transition) -> None:
         link, fault.latest = fault.latest, None
-        assert link is not None
         fault.failures = transition.failures
         fault.held_errors = fault.held_messages = 0
+        fault.opened_first_at = fault.circuit.opened_at
         fault.chain = tuple(
             ChainStep(hop=s.hop, frame=s.frame, processor=s.processor, text=s.text, at=s.at)
-            for s in link.chain()
+            for s in (link.chain() if link is not None else ())
         )
-        counted = link.is_error and transition.failures >= self._max_errors
-        fault.trigger = Trigger.ERRORS if counted else Trigger.RECURSION
+        if fault.circuit.is_isolated:
+            gone = fault.origin.kind == CLIENT_GONE
+            fault.trigger = Trigger.CLIENT_GONE if gone else Trigger.MANUAL
+        elif link is not None and link.is_error and transition.failures >= self._max_errors:
+            fault.trigger = Trigger.ERRORS
+        else:
+            fault.trigger = Trigger.RECURSION
+
+    def _note_giving_up(self, fault: Fault) -> bool:
+        """Whether it is now that it is given up."""
+        circuit = fault.circuit
+        if fault.given_up or circuit.is_isolated:
+            return False
+        open_secs = circuit.opened_at - fault.opened_first_at
+        fault.given_up = self._gives_up(circuit.openings_in_a_row, open_secs)
+        return fault.given_up

@@ -19,10 +19,16 @@ class Channel:
     down as a whole once messages of two kinds have failed with no success in
     between. (RTVI's notice of a failure is a second kind, so a dead channel
     shows itself with the first failure that is reported.)
+
+    Args:
+        processor_id: The processor that delivers.
+        destination: Whom it delivers to, where the channel serves several apart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processor_id: int = 0, destination: str | None = None) -> None:
         """Start with nothing known against the channel."""
+        self.processor_id = processor_id
+        self.destination = destination
         self.generation = 0
         self._failing: OrderedDict[str, None] = OrderedDict()
         self._failed_since_success: set[str] = set()

@@ -11,7 +11,7 @@ frame comes; nothing here waits and no timer runs, because an error storm
 starves timers first.
 
 ```
-            max_errors in the window, or trip()
+            max_errors in the window, trip(), or isolate()
    CLOSED ─────────────────────────────────────► OPEN ◄──┐
       ▲                                           │      │ the probe failed,
       │ the probe succeeded,                      │      │ or never reported
@@ -133,6 +133,11 @@ class Circuit:
         return self._generation
 
     @property
+    def openings_in_a_row(self) -> int:
+        """How many times it has opened since it was last closed."""
+        return self._openings_in_a_row
+
+    @property
     def opened_at(self) -> float:
         """When the circuit last opened, on the circuit's clock."""
         return self._opened_at
@@ -145,8 +150,8 @@ class Circuit:
 
     @property
     def probe_in_secs(self) -> float | None:
-        """Seconds until the next probe may go (never negative); None unless open."""
-        if self._state is not CircuitState.OPEN:
+        """Seconds until the next probe may go (never negative); None where none may."""
+        if self._state is not CircuitState.OPEN or self.is_isolated:
             return None
         return max(0.0, self._retry_at - self._now())
 
@@ -157,6 +162,11 @@ class Circuit:
         if self._state is CircuitState.OPEN:
             return self._now() < self._retry_at
         return self._state is CircuitState.HALF_OPEN
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether it stays open whatever the time, until :meth:`close`."""
+        return self._state is CircuitState.OPEN and self._retry_at == float("inf")
 
     def fail(self) -> bool:
         """Count one failure, where the circuit is closed.
@@ -188,6 +198,34 @@ class Circuit:
         if self._state is not CircuitState.CLOSED:
             return False
         self._open(self._now())
+        return True
+
+    def isolate(self) -> bool:
+        """Open the circuit until :meth:`close`: no probe goes, whatever the time.
+
+        Returns:
+            Whether it was not open until now.
+        """
+        self.look()
+        self._retry_at = float("inf")
+        if self._state is CircuitState.OPEN:
+            return False
+        self._openings_in_a_row += 1
+        self._opened_at = self._now()
+        self._enter(CircuitState.OPEN)
+        return True
+
+    def close(self) -> bool:
+        """Close the circuit at once, and forget what was counted.
+
+        Returns:
+            Whether it was not closed until now.
+        """
+        self.look()
+        if self._state is CircuitState.CLOSED:
+            self._failures.clear()
+            return False
+        self._close()
         return True
 
     def ask(self, *, quiet_closes: bool) -> Admission:

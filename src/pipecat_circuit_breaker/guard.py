@@ -17,23 +17,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from loguru import logger
-from pipecat.frames.frames import ErrorFrame, Frame, OutputTransportMessageFrame
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    OutputTransportMessageFrame,
+)
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.transports.base_output import BaseOutputTransport
 
-from pipecat_circuit_breaker import causality, cooldown, releases
-from pipecat_circuit_breaker.breaker import Breaker
+from pipecat_circuit_breaker import backoff, causality, releases
+from pipecat_circuit_breaker.breaker import Breaker, Delivery, Mode
 from pipecat_circuit_breaker.causality import Causality, Handling, Link
-from pipecat_circuit_breaker.channel import Channel
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.gate import Gate
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident
 from pipecat_circuit_breaker.origin import Origin, kind_of_failure, one_line
-from pipecat_circuit_breaker.params import CircuitBreakerParams
+from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 
 _MAX_KIND_CHARS = 64
 
@@ -63,8 +68,12 @@ class Guard:
             probe_timeout_secs=params.probe_timeout_secs,
             max_circuits=params.max_circuits,
             cooldown=self._draw_cooldown,
+            gives_up=self._gives_up,
             clock=params.clock,
+            mode=params.mode,
         )
+        self._worker = ref(worker)
+        self._ended: WeakSet[FrameProcessor] = WeakSet()
         self._gated: WeakSet[FrameProcessor] = WeakSet()
         self._unusable: WeakSet[FrameProcessor] = WeakSet()
         self._undo: list[Callable[[], None]] = []
@@ -102,6 +111,15 @@ class Guard:
         return self._breaker.circuits
 
     #
+    # Control
+    #
+
+    async def control(self, step: Callable[[Breaker], None]) -> None:
+        """Do something to the breaker by hand, and tell what has come of it."""
+        step(self._breaker)
+        await self._tell()
+
+    #
     # Listening
     #
 
@@ -113,6 +131,7 @@ class Guard:
         if releases.is_direct(processor):
             self._listen(processor, "on_after_process_frame", self._on_after_process_frame)
         if isinstance(processor, BaseOutputTransport):
+            self._listen(processor, "on_after_process_frame", self._on_after_output)
             self._stand_at(processor)
 
     def _listen(
@@ -134,6 +153,11 @@ class Guard:
 
     def _on_after_process_frame(self, processor: FrameProcessor, frame: Frame) -> None:
         causality.end(processor)
+
+    def _on_after_output(self, output: FrameProcessor, frame: Frame) -> None:
+        if isinstance(frame, EndFrame | CancelFrame):
+            # It has let its client go: a message that comes now can only fail.
+            self._ended.add(output)
 
     def _on_before_push_frame(self, processor: FrameProcessor, frame: Frame) -> None:
         if not isinstance(frame, releases.TRACKED):
@@ -159,8 +183,11 @@ class Guard:
             )
         failed = frame.processor or processor
         kind = kind_of_failure(frame.exception, releases.category_of(frame), frame.error)
+        delivery = _delivery(handling)
+        whom = delivery.channel.destination if delivery is not None else None
+        origin = Origin.of(failed, kind, whom)
         return self._causality.born(
-            frame, processor, handling, at=now, text=frame.error, origin=Origin.of(failed, kind)
+            frame, processor, handling, at=now, text=frame.error, origin=origin
         )
 
     #
@@ -206,7 +233,7 @@ class Guard:
             link.passes = True
             return True
         handling = causality.current(frame.processor) if frame.processor else None
-        delivery = handling.delivery if handling and handling.link is link.cause else None
+        delivery = _delivery(handling) if handling and handling.link is link.cause else None
         verdict = self._breaker.judge_error(link, delivery)
         if must_pass:
             link.passes = True
@@ -220,7 +247,7 @@ class Guard:
             return bool(self._params.counts(frame))
         except Exception as e:
             self._report("asking `counts`", e)
-            return True
+            return False
 
     def _must_pass(self, frame: ErrorFrame) -> bool:
         """Whether the worker has to see this error: it ends the pipeline, or may."""
@@ -245,13 +272,18 @@ class Guard:
         outcome is known. A message that is held back here goes on to whoever
         comes after the transport.
         """
-        channel = Channel()
         send = output.send_message
 
         async def send_message(frame: Any) -> None:
-            delivery = link = None
+            mode = self._breaker.mode
+            if mode is Mode.DISABLED:
+                await send(frame)
+                return
+            if mode is Mode.GUARD and output in self._ended:
+                return
             try:
                 link = self._link(frame, output, causality.current(output))
+                channel = self._breaker.channel(output, self._destination(frame))
                 delivery = self._breaker.deliver(channel, link, _kind_of_message(frame))
             except Exception as e:
                 self._report("judging a message", e)
@@ -296,15 +328,40 @@ class Guard:
                 logger.warning(_line(incident))
                 for tell in self._listeners:
                     await tell(incident)
+                if incident.gave_up:
+                    await self._give_up()
         except Exception as e:
             self._report("telling what happened", e)
         finally:
             causality.restore(token)
 
+    async def _give_up(self) -> None:
+        worker = self._worker()
+        if worker is None:
+            return
+        match self._params.give_up_policy:
+            case GiveUpPolicy.END:
+                await worker.stop_when_done()
+            case GiveUpPolicy.CANCEL:
+                await worker.cancel(reason="a circuit did not recover")
+
     def _draw_cooldown(self, openings: int) -> float:
-        return cooldown.draw(
+        return backoff.draw_cooldown(
             self._params.cooldown, openings, lambda e: self._report("asking `cooldown`", e)
         )
+
+    def _gives_up(self, openings: int, open_secs: float) -> bool:
+        stop = self._params.give_up
+        return stop is not None and backoff.gives_up(
+            stop, openings, open_secs, lambda e: self._report("asking `give_up`", e)
+        )
+
+    def _destination(self, frame: Frame) -> str | None:
+        try:
+            return self._params.destination(frame)
+        except Exception as e:
+            self._report("asking `destination`", e)
+            return None
 
     def _report(self, doing: str, error: Exception) -> None:
         """Report a failure of the breaker itself, once."""
@@ -326,6 +383,10 @@ def _processors(processor: FrameProcessor) -> Iterator[FrameProcessor]:
         yield from _processors(inner)
 
 
+def _delivery(handling: Handling | None) -> Delivery | None:
+    return handling.delivery if handling is not None else None
+
+
 def _kind_of_message(frame: Any) -> str:
     """What sort of message a frame carries: its label and type, never its content."""
     message = frame.message
@@ -340,10 +401,12 @@ def _line(incident: Incident) -> str:
     held = f"held back {incident.held_errors} errors, {incident.held_messages} messages"
     match incident.state:
         case CircuitState.OPEN:
-            wait = incident.probe_in_secs or 0.0
+            wait = incident.probe_in_secs
+            probe = "no probe" if wait is None else f"next probe in {wait:.1f} s"
+            gave_up = ", giving up" if incident.gave_up else ""
             return (
                 f"circuit open: {origin} ({incident.trigger.value}, {incident.failures} failures, "
-                f"opening {incident.openings}), next probe in {wait:.1f} s"
+                f"opening {incident.openings}), {probe}{gave_up}"
             )
         case CircuitState.HALF_OPEN:
             return f"circuit half-open: {origin}, {held}, probing"

@@ -22,11 +22,15 @@ class Trigger(StrEnum):
         RECURSION: A chain of more than ``max_hops`` tracked frames, or
             messages that keep setting off messages.
         PROBE: The probe failed, or never reported.
+        CLIENT_GONE: A watched transport has no client any more.
+        MANUAL: Somebody opened it by hand.
     """
 
     ERRORS = "errors"
     RECURSION = "recursion"
     PROBE = "probe"
+    CLIENT_GONE = "client_gone"
+    MANUAL = "manual"
 
 
 class ChainStep(BaseModel):
@@ -59,7 +63,7 @@ class CircuitSnapshot(BaseModel):
         openings: How often it has opened in all.
         held_errors: Errors held back since it last left the closed state.
         held_messages: Messages held back since then, one for each channel.
-        probe_in_secs: Seconds until the next probe may go; None unless open.
+        probe_in_secs: Seconds until the next probe may go; None where none may.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -85,7 +89,8 @@ class Incident(BaseModel):
         openings: How often it has opened in all.
         held_errors: Errors held back since it left the closed state.
         held_messages: Messages held back since then, one for each channel.
-        probe_in_secs: Seconds until the next probe may go; None unless open.
+        probe_in_secs: Seconds until the next probe may go; None where none may.
+        gave_up: Whether it is with this opening that ``give_up`` said to give up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -99,3 +104,4 @@ class Incident(BaseModel):
     held_errors: int
     held_messages: int
     probe_in_secs: float | None
+    gave_up: bool

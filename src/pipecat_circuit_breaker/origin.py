@@ -13,7 +13,11 @@ from typing import Protocol
 #: Kind of an origin whose messages set off messages, with no error at all.
 FEEDBACK = "feedback"
 
+#: Kind of an origin that is no failure: a watched transport has no client.
+CLIENT_GONE = "client gone"
+
 _TEMPLATE_CHARS = 256
+_NAME_CHARS = 100
 
 # What differs between two reports of one failure: anything with a digit in it
 # (ids, times, addresses, versions, line numbers), hex without digits, long
@@ -56,20 +60,26 @@ class Origin:
         kind: Exception type; without one, the error's category; without
             either, its text with everything variable taken out. ``feedback``
             for a processor whose handling of messages sets off messages.
+        destination: To whom it failed to send, where a channel serves several
+            apart (a participant); None otherwise.
     """
 
     processor_id: int
     processor: str
     processor_class: str
     kind: str
+    destination: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.processor}: {self.kind}"
+        whom = "" if self.destination is None else f" to {self.destination}"
+        return f"{self.processor}: {self.kind}{whom}"
 
     @classmethod
-    def of(cls, processor: Processor, kind: str) -> "Origin":
+    def of(cls, processor: Processor, kind: str, destination: str | None = None) -> "Origin":
         """Make the origin of a processor's failure."""
-        return cls(processor.id, processor.name, type(processor).__name__, kind)
+        name = one_line(processor.name, _NAME_CHARS)
+        kind = one_line(kind, _TEMPLATE_CHARS)
+        return cls(processor.id, name, type(processor).__name__, kind, destination)
 
     @property
     def shared_name(self) -> str:

@@ -8,13 +8,16 @@
 
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import Annotated, Any
 
-from pipecat.frames.frames import ErrorFrame
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pipecat.frames.frames import ErrorFrame, Frame
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-from pipecat_circuit_breaker.cooldown import DEFAULT_COOLDOWN
+from pipecat_circuit_breaker.backoff import DEFAULT_COOLDOWN
+from pipecat_circuit_breaker.breaker import Mode
 
 
 def _number(value: Any) -> Any:
@@ -30,8 +33,36 @@ def _wait(value: Any) -> Any:
     return value
 
 
+def _stop(value: Any) -> Any:
+    if value is not None and not isinstance(value, stop_base):
+        raise ValueError(
+            f"expected a tenacity stop such as stop_after_attempt(5), or None, got {value!r}"
+        )
+    return value
+
+
 def _count_all(error: ErrorFrame) -> bool:
     return True
+
+
+def _participant(frame: Any) -> str | None:
+    # Daily's and LiveKit's message frames have one.
+    participant = getattr(frame, "participant_id", None)
+    return participant if isinstance(participant, str) else None
+
+
+class GiveUpPolicy(Enum):
+    """What to do when a circuit gives up, as pipecat's ``ProcessorUnusablePolicy``.
+
+    Parameters:
+        CONTINUE: Only tell ``on_circuit_given_up``; the circuit goes on probing.
+        END: End the pipeline once what is queued has been played.
+        CANCEL: Cancel the pipeline right away.
+    """
+
+    CONTINUE = "continue"
+    END = "end"
+    CANCEL = "cancel"
 
 
 Count = Annotated[int, BeforeValidator(_number)]
@@ -56,6 +87,15 @@ class CircuitBreakerParams(BaseModel):
         probe_timeout_secs: Seconds after which a message that is the probe and
             has not reported (a send that hangs, a frame that an interruption
             dropped) counts as failed, above 0.
+        give_up: A tenacity stop: when to give up, asked at each opening;
+            ``attempt_number`` is the number of openings in a row,
+            ``seconds_since_start`` counts from the first of them. None is never.
+        give_up_policy: What to do then. Anything but ``CONTINUE`` needs ``give_up``.
+        mode: Whether to guard, only to observe, or to do nothing;
+            :meth:`CircuitBreakerProcessor.set_mode` changes it at runtime.
+        destination: To whom a message goes, where an output serves several
+            apart: each gets a circuit of its own. By default the frame's
+            ``participant_id`` (Daily, LiveKit), if it has one.
         counts: Which errors count. An error for which this returns False is
             neutral: it passes and decides nothing.
         max_circuits: Origins that are kept at most, 1 to 100,000. Beyond it
@@ -75,7 +115,20 @@ class CircuitBreakerParams(BaseModel):
     max_hops: Count = Field(default=8, ge=2, le=1_000)
     cooldown: Annotated[wait_base, BeforeValidator(_wait)] = DEFAULT_COOLDOWN
     probe_timeout_secs: Seconds = 10.0
+    give_up: Annotated[stop_base | None, BeforeValidator(_stop)] = None
+    give_up_policy: GiveUpPolicy = GiveUpPolicy.CONTINUE
+    mode: Mode = Mode.GUARD
+    destination: Callable[[Frame], str | None] = _participant
     counts: Callable[[ErrorFrame], bool] = _count_all
     max_circuits: Count = Field(default=256, ge=1, le=100_000)
     max_text: Count = Field(default=200, ge=16, le=10_000)
     clock: Callable[[], float] = time.monotonic
+
+    @model_validator(mode="after")
+    def _policy_needs_a_stop(self) -> "CircuitBreakerParams":
+        if self.give_up is None and self.give_up_policy is not GiveUpPolicy.CONTINUE:
+            raise ValueError(
+                f"give_up_policy={self.give_up_policy} never applies without give_up: "
+                "expected a tenacity stop such as stop_after_attempt(5)"
+            )
+        return self

@@ -6,16 +6,20 @@
 
 """The processor that users insert into their pipeline."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from pipecat.transports.base_transport import BaseTransport
 
+from pipecat_circuit_breaker.breaker import Breaker, Mode
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.guard import Guard
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident
+from pipecat_circuit_breaker.origin import Origin
 from pipecat_circuit_breaker.params import CircuitBreakerParams
-from pipecat_circuit_breaker.releases import worker_of
+from pipecat_circuit_breaker.releases import CLIENT_CAME, CLIENT_WENT, events_of, worker_of
 
 _EVENTS = {
     CircuitState.OPEN: "on_circuit_opened",
@@ -37,6 +41,7 @@ class CircuitBreakerProcessor(FrameProcessor):
       messages that they set off, are held back from here on.
     - on_circuit_half_opened: Called when a probe is let through.
     - on_circuit_closed: Called when a circuit has recovered.
+    - on_circuit_given_up: Called when ``give_up`` says so, before ``give_up_policy`` is applied.
 
     Example::
 
@@ -60,7 +65,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         super().__init__(enable_direct_mode=True, **kwargs)
         self._params = params or CircuitBreakerParams()
         self._guard: Guard | None = None
-        for event in _EVENTS.values():
+        for event in (*_EVENTS.values(), "on_circuit_given_up"):
             self._register_event_handler(event)
 
     @property
@@ -70,6 +75,84 @@ class CircuitBreakerProcessor(FrameProcessor):
         Empty before the pipeline is set up, and as long as nothing has failed.
         """
         return self._guard.circuits if self._guard else ()
+
+    def watch(self, transport: BaseTransport) -> None:
+        """Let a transport's own events say whether there is somebody to send to.
+
+        When its last client is gone a circuit opens at once, before any send
+        fails, and stays open until a client comes; then every circuit of its
+        output closes. Listens to ``on_client_connected``, ``on_connected``,
+        ``on_joined`` and their opposites, those that the transport has.
+
+        Args:
+            transport: The transport, before or while the pipeline runs.
+
+        Raises:
+            ValueError: It has no such events.
+        """
+        came = events_of(transport, CLIENT_CAME)
+        went = events_of(transport, CLIENT_WENT)
+        if not went:
+            raise ValueError(
+                f"{transport}: expected a transport with one of the events {CLIENT_WENT}"
+            )
+        clients = 0
+
+        async def on_came(*_: Any) -> None:
+            nonlocal clients
+            clients += 1
+            if self._guard is not None:
+                await self._guard.control(lambda breaker: breaker.client_came(transport.output()))
+
+        async def on_went(*_: Any) -> None:
+            nonlocal clients
+            clients = max(0, clients - 1)
+            if clients == 0 and self._guard is not None:
+                await self._guard.control(lambda breaker: breaker.client_gone(transport.output()))
+
+        for event in came:
+            transport.add_event_handler(event, on_came)
+        for event in went:
+            transport.add_event_handler(event, on_went)
+
+    async def open_circuits(self, origin: Origin | None = None) -> None:
+        """Open by hand: nothing but :meth:`close_circuits` or a reset closes again.
+
+        Args:
+            origin: The circuit's origin; None for every circuit there is.
+
+        Raises:
+            RuntimeError: The pipeline is not set up yet (here and below).
+        """
+        await self._control(lambda breaker: breaker.open(origin))
+
+    async def close_circuits(self, origin: Origin | None = None) -> None:
+        """Close by hand, before the cooldown is over.
+
+        Args:
+            origin: The circuit's origin; None for every circuit there is.
+
+        Raises:
+            ValueError: There is no such circuit (here and below).
+        """
+        await self._control(lambda breaker: breaker.close(origin))
+
+    async def reset_circuits(self, origin: Origin | None = None) -> None:
+        """Close, and forget all counts.
+
+        Args:
+            origin: The circuit's origin; None for every circuit there is.
+        """
+        await self._control(lambda breaker: breaker.reset(origin))
+
+    async def set_mode(self, mode: Mode, origin: Origin | None = None) -> None:
+        """Guard, only observe, or do nothing, from now on.
+
+        Args:
+            mode: The mode.
+            origin: The circuit's origin; None for all, whatever was set for one before.
+        """
+        await self._control(lambda breaker: breaker.set_mode(Mode(mode), origin))
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]
         """Take up guard over the pipeline that is being set up.
@@ -95,3 +178,10 @@ class CircuitBreakerProcessor(FrameProcessor):
 
     async def _tell(self, incident: Incident) -> None:
         await self._call_event_handler(_EVENTS[incident.state], incident)
+        if incident.gave_up:
+            await self._call_event_handler("on_circuit_given_up", incident)
+
+    async def _control(self, step: Callable[[Breaker], None]) -> None:
+        if self._guard is None:
+            raise RuntimeError(f"{self}: expected a pipeline that runs, this one is not set up yet")
+        await self._guard.control(step)

@@ -14,7 +14,10 @@ from pipecat.frames.frames import (
 from pipecat.pipeline.pipeline import Pipeline, PipelineSink, PipelineSource
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameProcessor, FrameProcessorSetup
+from pipecat.transports.base_transport import BaseTransport
 from pipecat.utils.errors import ErrorCategory
+
+from pipecat_circuit_breaker.origin import one_line
 
 #: Frames with a message for the client.
 MESSAGES = (OutputTransportMessageFrame, OutputTransportMessageUrgentFrame)
@@ -50,7 +53,19 @@ def is_direct(processor: FrameProcessor) -> bool:
 async def push_send_failure(output: FrameProcessor, failure: Exception) -> None:
     """Report a failed send as pipecat reports whatever else a processor raises."""
     await output.push_error(
-        error_msg=f"Error sending message: {failure}",
+        error_msg=f"Error sending message: {one_line(failure, 200)}",
         exception=failure,
         category=ErrorCategory.UNKNOWN,
     )
+
+
+#: Events with which transports say that somebody can be sent to.
+CLIENT_CAME = ("on_client_connected", "on_connected", "on_joined")
+
+#: Events with which they say that somebody cannot be sent to any more.
+CLIENT_WENT = ("on_client_disconnected", "on_disconnected", "on_left")
+
+
+def events_of(transport: BaseTransport, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the events that a transport has."""
+    return tuple(name for name in names if name in transport._event_handlers)

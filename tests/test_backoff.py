@@ -3,7 +3,7 @@
 import pytest
 import tenacity
 
-from pipecat_circuit_breaker.cooldown import DEFAULT_COOLDOWN, FALLBACK_SECS, draw
+from pipecat_circuit_breaker.backoff import DEFAULT_COOLDOWN, FALLBACK_SECS, draw_cooldown
 
 
 def fail(error):
@@ -11,11 +11,11 @@ def fail(error):
 
 
 def test__draw__default__grows_is_capped_and_stays_finite():
-    first = draw(DEFAULT_COOLDOWN, 1, fail)
+    first = draw_cooldown(DEFAULT_COOLDOWN, 1, fail)
     assert 1.0 <= first <= 2.0
-    assert 32.0 <= draw(DEFAULT_COOLDOWN, 6, fail) <= 33.0
-    assert draw(DEFAULT_COOLDOWN, 7, fail) == 60.0
-    assert draw(DEFAULT_COOLDOWN, 100_000, fail) == 60.0
+    assert 32.0 <= draw_cooldown(DEFAULT_COOLDOWN, 6, fail) <= 33.0
+    assert draw_cooldown(DEFAULT_COOLDOWN, 7, fail) == 60.0
+    assert draw_cooldown(DEFAULT_COOLDOWN, 100_000, fail) == 60.0
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test__draw__default__grows_is_capped_and_stays_finite():
     ],
 )
 def test__draw__any_tenacity_wait__is_asked_as_in_a_retry_loop(wait, expected):
-    assert draw(wait, 2, fail) == expected
+    assert draw_cooldown(wait, 2, fail) == expected
 
 
 class Odd(tenacity.wait.wait_base):
@@ -46,5 +46,5 @@ class Odd(tenacity.wait.wait_base):
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), -1.0, "soon", None, OSError("x")])
 def test__draw__strategy_that_fails__falls_back_and_tells_why(answer):
     errors = []
-    assert draw(Odd(answer), 1, errors.append) == FALLBACK_SECS
+    assert draw_cooldown(Odd(answer), 1, errors.append) == FALLBACK_SECS
     assert len(errors) == 1
