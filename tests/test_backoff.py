@@ -3,7 +3,7 @@
 import pytest
 import tenacity
 
-from pipecat_circuit_breaker.backoff import DEFAULT_COOLDOWN, FALLBACK_SECS, draw_cooldown
+from pipecat_circuit_breaker.backoff import DEFAULT_COOLDOWN, FALLBACK_SECS, draw_cooldown, gives_up
 
 
 def fail(error):
@@ -47,4 +47,22 @@ class Odd(tenacity.wait.wait_base):
 def test__draw__strategy_that_fails__falls_back_and_tells_why(answer):
     errors = []
     assert draw_cooldown(Odd(answer), 1, errors.append) == FALLBACK_SECS
+    assert len(errors) == 1
+
+
+def test__gives_up__any_tenacity_stop__is_asked_as_in_a_retry_loop():
+    assert [gives_up(tenacity.stop_after_attempt(3), n, 0.0, fail) for n in (2, 3)] == [False, True]
+    assert [gives_up(tenacity.stop_after_delay(10), 1, s, fail) for s in (9, 10)] == [False, True]
+    assert not gives_up(tenacity.stop_never, 10**6, 10**6, fail)
+    either = tenacity.stop_after_attempt(3) | tenacity.stop_after_delay(10)
+    assert gives_up(either, 1, 11, fail)
+
+
+def test__gives_up__strategy_that_fails__goes_on_and_tells_why():
+    class OddStop(tenacity.stop.stop_base):
+        def __call__(self, retry_state):
+            raise OSError("x")
+
+    errors = []
+    assert not gives_up(OddStop(), 1, 0.0, errors.append)
     assert len(errors) == 1

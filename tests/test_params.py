@@ -4,7 +4,7 @@ import pytest
 import tenacity
 from pydantic import ValidationError
 
-from pipecat_circuit_breaker import CircuitBreakerParams
+from pipecat_circuit_breaker import CircuitBreakerParams, GiveUpPolicy
 
 
 def test__defaults__are_those_of_the_contract():
@@ -51,3 +51,23 @@ def test__value_out_of_range__is_refused_by_name_and_value(field, value):
 def test__params__are_immutable():
     with pytest.raises(ValidationError):
         CircuitBreakerParams().max_errors = 7
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("give_up", 3), ("give_up_policy", "explode"), ("mode", "on"), ("destination", "bob")],
+)
+def test__strategy_that_is_none__is_refused_by_name_and_value(field, value):
+    with pytest.raises(ValidationError) as refused:
+        CircuitBreakerParams(**{field: value})
+    assert field in str(refused.value)
+    assert str(value) in str(refused.value)
+
+
+def test__policy_that_never_applies__is_refused_as_a_contradiction():
+    with pytest.raises(ValidationError, match="give_up_policy=.*END.* never applies"):
+        CircuitBreakerParams(give_up_policy=GiveUpPolicy.END)
+
+
+def test__policy_with_a_stop__is_taken():
+    CircuitBreakerParams(give_up_policy=GiveUpPolicy.END, give_up=tenacity.stop_after_attempt(3))

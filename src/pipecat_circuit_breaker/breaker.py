@@ -304,11 +304,14 @@ class Breaker:
             fault.held_messages += 1
         if any(self._mode_of(fault) is Mode.GUARD for fault in holding):
             return None
+        if holding:
+            # Only observed: it goes, but as if it did not, so its outcome is void.
+            delivery.generation = -1
+            return delivery
         for fault in stopped_by:
-            if fault not in holding:
-                fault.circuit.ask(quiet_closes=False)
-                fault.probe = link
-                delivery.probing.append((fault, fault.circuit.generation))
+            fault.circuit.ask(quiet_closes=False)
+            fault.probe = link
+            delivery.probing.append((fault, fault.circuit.generation))
         return delivery
 
     def delivered(self, delivery: Delivery, *, success: bool) -> None:
