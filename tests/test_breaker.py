@@ -321,3 +321,352 @@ def test__hundred_thousand_origins__stay_within_the_bound(clock):
         tracemalloc.stop()
     assert len(bench.breaker.circuits) == 100
     assert grown < 100_000
+
+
+#
+# Chains that began elsewhere
+#
+
+
+def test__error_in_a_chain_that_an_open_circuit_began__is_held_back(bench):
+    first, _ = bench.error(TTS, "E")
+    notice = bench.link(RTVI, cause=first)
+    for _ in range(2):
+        bench.error(TTS, "E")
+    _, verdict = bench.error(OUT, "F", cause=notice)
+    assert not verdict.passes
+    assert bench.state(OUT, "F") is CircuitState.CLOSED
+
+
+def test__error_that_opens_the_circuit_its_chain_began_with__says_so(bench):
+    remarks = []
+    for n in range(2):
+        begun, _ = bench.error(TTS, "E")
+        _, verdict = bench.error(OUT, f"F{n}", cause=bench.link(RTVI, cause=begun))
+        remarks.append(verdict.remark)
+    assert remarks[0] == ""
+    assert remarks[1] == "" or "circuit open" in remarks[1]
+    assert bench.state(TTS, "E") is CircuitState.OPEN
+
+
+def test__opening_remark__names_errors_or_recursion(clock):
+    bench = Bench(clock, max_errors=100)
+    link, _ = bench.error(OUT)
+    for _ in range(2):
+        link, verdict = bench.error(OUT, cause=bench.link(RTVI, cause=link))
+    link, verdict = bench.error(OUT, cause=bench.link(RTVI, cause=link))
+    assert "set each other off" in verdict.remark
+    other = Bench(clock)
+    assert [other.error()[1].remark for _ in range(3)][-1].startswith(
+        "circuit open, 3 related errors"
+    )
+
+
+def test__incident__tells_the_chain_from_its_root(bench):
+    for _ in range(3):
+        root = bench.link(RTVI)
+        bench.clock.advance(1.0)
+        bench.error(OUT, "E", cause=root)
+    (incident,) = bench.told()
+    assert [(s.hop, s.frame, s.processor, s.text, s.at) for s in incident.chain] == [
+        (0, "Frame", "RTVI", "t", 1002.0),
+        (1, "Frame", "Output", "t", 1003.0),
+    ]
+    assert (incident.failures, incident.openings, incident.gave_up) == (3, 1, False)
+    assert incident.probe_in_secs == 5.0
+
+
+#
+# Loops without an error
+#
+
+
+def loop(bench):
+    for _ in range(3):
+        link = bench.link(RTVI)
+        for _ in range(3):
+            link = bench.link(RTVI, cause=link, handler=OUT)
+            bench.breaker.judge_message(link)
+    assert bench.state(OUT, FEEDBACK) is CircuitState.OPEN
+
+
+def reply(bench, cause=None):
+    cause = cause or bench.link(RTVI)
+    link = bench.link(RTVI, cause=cause, handler=OUT)
+    return link, bench.breaker.judge_message(link)
+
+
+def test__loop__what_belongs_to_no_loop_is_not_held_back(bench):
+    loop(bench)
+    assert bench.breaker.judge_message(bench.link(RTVI))
+    assert not reply(bench)[1]
+    assert bench.breaker.circuits[0].held_messages == 2
+
+
+def test__loop__probe_that_sets_off_another_message__reopens(bench):
+    loop(bench)
+    bench.clock.advance(5.0)
+    probe, passes = reply(bench)
+    assert passes
+    assert not reply(bench)[1], "one probe at a time"
+    assert bench.state(OUT, FEEDBACK) is CircuitState.HALF_OPEN
+    assert not reply(bench, probe)[1]
+    assert bench.state(OUT, FEEDBACK) is CircuitState.OPEN
+
+
+def test__loop__quiet_after_the_probe__closes(bench):
+    loop(bench)
+    bench.clock.advance(5.0)
+    reply(bench)
+    bench.clock.advance(9.9)
+    assert not reply(bench)[1]
+    bench.clock.advance(0.1)
+    assert reply(bench)[1]
+    assert bench.state(OUT, FEEDBACK) is CircuitState.CLOSED
+
+
+def test__messages_longer_than_max_hops__trip_at_once(bench):
+    link = bench.link(RTVI)
+    handlers = [Processor(f"P{n}") for n in range(6)]  # no origin is passed twice
+    passed = []
+    for handler in handlers:
+        link = bench.link(RTVI, cause=link, handler=handler)
+        passed.append(bench.breaker.judge_message(link))
+    assert passed == [True] * 4 + [False, False]
+    assert bench.told()[0].trigger is Trigger.RECURSION
+
+
+#
+# Probes of a channel
+#
+
+
+def opened(bench):
+    channel = bench.breaker.channel(OUT, None)
+    for _ in range(3):
+        send(bench, channel, ok=False)
+    return channel
+
+
+def test__error_of_the_probe_itself__reopens(bench):
+    channel = opened(bench)
+    bench.clock.advance(5.0)
+    link = bench.link(RTVI)
+    assert bench.breaker.deliver(channel, link, "app") is not None
+    bench.error(OUT, "E", cause=link)  # without its delivery: from a task it left behind
+    assert bench.state(OUT) is CircuitState.OPEN
+
+
+def test__channel_that_fails__an_error_is_no_probe_for_it(bench):
+    opened(bench)
+    bench.clock.advance(5.0)
+    _, verdict = bench.error(OUT, "E")
+    assert not verdict.passes
+    assert bench.state(OUT) is CircuitState.OPEN
+
+
+def test__probe_of_two_circuits__closes_both(bench):
+    channel = bench.breaker.channel(OUT, None)
+    for n in range(6):
+        link = bench.link(RTVI)
+        delivery = bench.breaker.deliver(channel, link, "app")
+        if delivery:
+            bench.error(OUT, f"E{n % 2}", cause=link, delivery=delivery)
+            bench.breaker.delivered(delivery, success=False)
+    states = [c.state for c in bench.breaker.circuits]
+    bench.clock.advance(5.0)
+    assert send(bench, channel, ok=True)
+    assert CircuitState.OPEN in states
+    assert {c.state for c in bench.breaker.circuits} == {CircuitState.CLOSED}
+
+
+def test__failure_after_recovery__of_a_message_from_before__leaves_the_channel_alone(bench):
+    channel = bench.breaker.channel(OUT, None)
+    before = bench.breaker.deliver(channel, bench.link(RTVI), "app")
+    opened(bench)
+    bench.clock.advance(5.0)
+    assert send(bench, channel, ok=True)
+    bench.breaker.delivered(before, success=False)
+    assert not channel.is_failing
+
+
+def test__failing_delivery_reported_twice__counts_once(bench):
+    channel = bench.breaker.channel(OUT, None)
+    delivery = bench.breaker.deliver(channel, bench.link(RTVI), "app")
+    bench.breaker.delivered(delivery, success=False)
+    assert delivery.failed
+    assert channel.is_suspect("app")
+
+
+def test__announcement__is_not_tried_on_the_channel_that_it_is_about(bench):
+    channel = bench.breaker.channel(OUT, None)
+    for _ in range(3):
+        link = bench.link(RTVI)
+        delivery = bench.breaker.deliver(channel, link, "app")
+        error, _ = bench.error(OUT, "E", cause=link, delivery=delivery)
+        bench.breaker.delivered(delivery, success=False)
+    notice = bench.link(RTVI, cause=error)
+    assert bench.breaker.deliver(channel, notice, "error") is None
+    other = bench.breaker.channel(TTS, None)
+    assert bench.breaker.deliver(other, bench.link(RTVI, cause=error), "error") is not None
+
+
+def test__channels__are_bounded(bench):
+    channels = [bench.breaker.channel(OUT, str(n)) for n in range(11)]
+    assert bench.breaker.channel(OUT, "10") is channels[10]
+    assert bench.breaker.channel(OUT, "0") is not channels[0]
+
+
+#
+# Giving up
+#
+
+
+def test__give_up__is_asked_with_openings_and_seconds_and_told_once_until_it_closes(clock):
+    asked = []
+    bench = Bench(clock, max_errors=1, gives_up=lambda n, secs: asked.append((n, secs)) or n >= 2)
+    channel = bench.breaker.channel(OUT, None)
+    for _ in range(4):
+        send(bench, channel, ok=False)
+        bench.clock.advance(5.0)
+    assert asked == [(1, 0.0), (2, 5.0)]
+    send(bench, channel, ok=True)
+    for _ in range(2):
+        send(bench, channel, ok=False)
+        bench.clock.advance(5.0)
+    assert asked[2:] == [(1, 0.0), (2, 5.0)]
+    assert [i.gave_up for i in bench.told() if i.state is CircuitState.OPEN] == [
+        False, True, False, False, False, True,
+    ]  # fmt: skip
+
+
+#
+# Control
+#
+
+
+def test__open_by_hand__holds_every_kind_until_closed(bench):
+    channel, origin = bench.breaker.channel(OUT, None), Origin.of(OUT, "by hand")
+    bench.breaker.open(origin)
+    bench.clock.advance(1e9)
+    assert [send(bench, channel, kind, ok=True) for kind in "ab"] == [None, None]
+    assert send(bench, bench.breaker.channel(OUT, "ann"), ok=True) is None
+    assert send(bench, bench.breaker.channel(TTS, None), ok=True) is True
+    bench.breaker.close(origin)
+    assert send(bench, channel, ok=True) is True
+    assert [(i.state.value, i.trigger, i.chain) for i in bench.told()] == [
+        ("open", Trigger.MANUAL, ()),
+        ("closed", Trigger.MANUAL, ()),
+    ]
+
+
+def test__open_by_hand__of_one_destination__leaves_the_others(bench):
+    bench.breaker.open(Origin.of(OUT, "by hand", "ann"))
+    assert send(bench, bench.breaker.channel(OUT, "ann"), ok=True) is None
+    assert send(bench, bench.breaker.channel(OUT, "bob"), ok=True) is True
+    assert send(bench, bench.breaker.channel(OUT, None), ok=True) is True
+
+
+def test__open_by_hand__all__opens_what_there_is(bench):
+    bench.error(TTS, "E")
+    bench.error(OUT, "F")
+    bench.breaker.open(None)
+    assert {c.state for c in bench.breaker.circuits} == {CircuitState.OPEN}
+    bench.breaker.close(None)
+    assert {c.state for c in bench.breaker.circuits} == {CircuitState.CLOSED}
+    assert {c.failures for c in bench.breaker.circuits} == {0}
+
+
+def test__close_by_hand__of_a_closed_circuit__clears_its_window(bench):
+    origin = Origin.of(TTS, "E")
+    for _ in range(2):
+        bench.error(TTS, "E")
+    bench.breaker.close(origin)
+    assert bench.breaker.circuits[0].failures == 0
+    assert bench.told() == []
+
+
+def test__reset__one_or_all(bench):
+    bench.error(TTS, "E")
+    bench.error(TTS, "F")
+    bench.error(TTS, "G")
+    bench.breaker.reset(Origin.of(TTS, "F"))
+    assert [c.origin.kind for c in bench.breaker.circuits] == ["E", "G"]
+    bench.breaker.reset(None)
+    assert bench.breaker.circuits == ()
+
+
+@pytest.mark.parametrize("step", ["close", "reset"])
+def test__control__of_an_unknown_origin__is_refused_with_it(bench, step):
+    with pytest.raises(ValueError, match="got TTS: nothing"):
+        getattr(bench.breaker, step)(Origin.of(TTS, "nothing"))
+    with pytest.raises(ValueError, match="got TTS: nothing"):
+        bench.breaker.set_mode(Mode.OBSERVE, Origin.of(TTS, "nothing"))
+
+
+def test__mode__of_one_circuit__wins_until_set_for_all(bench):
+    channel = opened(bench)
+    origin = Origin.of(OUT, "E")
+    bench.breaker.set_mode(Mode.DISABLED, origin)
+    assert bench.breaker.mode is Mode.GUARD
+    assert send(bench, channel, ok=True) is True
+    assert bench.error(OUT, "E")[1].passes
+    bench.breaker.set_mode(Mode.GUARD, None)
+    assert not bench.error(OUT, "E")[1].passes
+
+
+def test__mode_disabled__a_loop_is_not_noted(bench):
+    bench.breaker.set_mode(Mode.DISABLED, None)
+    for _ in range(10):
+        link = bench.link(RTVI)
+        for _ in range(9):
+            link, passes = reply(bench, link)
+            assert passes
+    assert bench.breaker.circuits == ()
+
+
+def test__mode_disabled__an_open_loop_lets_pass(bench):
+    loop(bench)
+    bench.breaker.set_mode(Mode.DISABLED, Origin.of(OUT, FEEDBACK))
+    assert reply(bench)[1]
+
+
+def test__mode_observe__an_open_loop_lets_pass_and_counts(bench):
+    loop(bench)
+    bench.breaker.set_mode(Mode.OBSERVE, None)
+    assert reply(bench)[1]
+    assert bench.breaker.circuits[0].held_messages == 2
+
+
+def test__mode_observe__outcome_of_what_would_have_been_held_back__is_void(bench):
+    channel = opened(bench)
+    bench.breaker.set_mode(Mode.OBSERVE, None)
+    assert send(bench, channel, ok=True) is True
+    bench.breaker.set_mode(Mode.GUARD, None)
+    assert send(bench, channel, ok=True) is None
+    assert bench.breaker.circuits[0].held_messages == 2
+
+
+def test__client_gone_and_back__holds_all_then_closes_all_of_its_circuits(bench):
+    channel = opened(bench)
+    bench.error(TTS, "E")
+    bench.breaker.client_gone(OUT)
+    bench.breaker.client_gone(OUT)
+    bench.clock.advance(1e9)
+    assert send(bench, channel, ok=True) is None
+    bench.breaker.client_came(OUT)
+    assert {c.state for c in bench.breaker.circuits} == {CircuitState.CLOSED}
+    assert send(bench, channel, ok=True) is True
+    assert [i.trigger for i in bench.told()] == [
+        Trigger.ERRORS,
+        Trigger.CLIENT_GONE,
+        Trigger.ERRORS,
+        Trigger.CLIENT_GONE,
+    ]
+
+
+def test__client_came__leaves_other_processors_circuits(bench):
+    for _ in range(3):
+        bench.error(TTS, "E")
+    bench.breaker.client_came(OUT)
+    assert bench.state(TTS, "E") is CircuitState.OPEN

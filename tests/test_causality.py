@@ -275,3 +275,82 @@ def test__frames_that_are_gone__leave_nothing_behind(links):
 
 def test__link_of__frame_without_one__is_none(links):
     assert links.link_of(Frame()) is None
+
+
+async def test__end__of_another_processor__changes_nothing(links):
+    root = push(links, C)
+
+    def work():
+        causality.end(A)  # nothing is being handled yet
+        causality.begin(A, root)
+        causality.end(B)
+        return push(links, A)
+
+    assert (await in_task(work)).cause is root
+
+
+async def test__end__in_a_task_that_only_inherited__changes_nothing(links):
+    root = push(links, C)
+
+    async def child():
+        causality.end(A)
+        return push(links, B)
+
+    async def work():
+        causality.begin(A, root)
+        return await asyncio.create_task(child())
+
+    assert (await asyncio.create_task(work())).cause is root
+
+
+async def test__direct_processor_in_a_child_task__leaves_what_was_inherited(links):
+    outer, inner = push(links, C), push(links, C)
+
+    direct = Processor("D")
+
+    async def child_of_direct():
+        causality.begin(direct, None)
+        causality.end(direct)
+        return push(links, C)
+
+    async def work_of_direct():
+        causality.begin(A, outer)
+        causality.begin(B, inner)
+        return await asyncio.create_task(child_of_direct())
+
+    assert (await asyncio.create_task(work_of_direct())).cause is inner
+
+
+async def test__processor_below_a_nested_one__begins_anew_and_drops_what_nested(links):
+    first, second = push(links, C), push(links, C)
+
+    def work():
+        causality.begin(A, first)
+        causality.begin(B, first)  # no end: it raised
+        causality.begin(A, second)
+        return push(links, A), push(links, B)
+
+    by_a, by_b = await in_task(work)
+    assert by_a.cause is second
+    assert by_b.cause is second
+
+
+async def test__nested_processor__keeps_its_pushers_frame_below(links):
+    first, second = push(links, C), push(links, C)
+
+    def work():
+        causality.begin(A, first)
+        causality.begin(B, second)
+        causality.begin(B, None)
+        return push(links, A), push(links, B)
+
+    by_a, by_b = await in_task(work)
+    assert by_a.cause is first
+    assert by_b.cause is None
+
+
+def test__restart__makes_a_root(links):
+    root = push(links, A)
+    root.hop, root.origins, root.cause = 3, (Origin.of(A, "E"),), push(links, B)
+    root.restart()
+    assert (root.hop, root.cause, root.origins) == (0, None, ())

@@ -269,3 +269,50 @@ def test__transitions__are_told_once_each_and_in_order(bench):
         (OPEN, HALF_OPEN),
         (HALF_OPEN, CLOSED),
     ]
+
+
+def test__isolate__from_any_state__stays_open_whatever_the_time(clock):
+    for prepare in (lambda b: None, Bench.open, Bench.half_open):
+        bench = Bench(clock)
+        prepare(bench)
+        was_open = bench.circuit.state is OPEN
+        assert bench.circuit.isolate() is not was_open
+        assert bench.circuit.is_isolated
+        bench.clock.advance(1e9)
+        assert bench.circuit.ask(quiet_closes=False) is Admission.HOLD
+        assert bench.circuit.probe_in_secs is None
+        assert bench.circuit.close()
+        assert bench.circuit.state is CLOSED
+        assert not bench.circuit.is_isolated
+
+
+def test__isolate__counts_as_an_opening_of_its_moment(bench):
+    bench.clock.advance(7.0)
+    bench.circuit.isolate()
+    assert bench.circuit.openings_in_a_row == 1
+    assert bench.circuit.opened_at == 1007.0
+    assert bench.draws == []
+
+
+def test__isolate__probe_on_its_way__is_void(bench):
+    bench.half_open()
+    late = bench.circuit.generation
+    bench.circuit.isolate()
+    assert not bench.circuit.settle(late, success=True)
+    bench.clock.advance(100.0)
+    bench.circuit.look()
+    assert bench.circuit.is_isolated
+
+
+def test__close__before_the_cooldown_is_over__closes_with_an_empty_window(bench):
+    bench.open()
+    assert bench.circuit.close()
+    assert bench.circuit.failures == 0
+    assert bench.circuit.openings_in_a_row == 0
+
+
+def test__close__closed__only_clears_the_window(bench):
+    bench.circuit.fail()
+    assert not bench.circuit.close()
+    assert bench.circuit.failures == 0
+    assert bench.transitions == []
