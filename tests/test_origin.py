@@ -59,6 +59,31 @@ def test__origin__processors_with_equal_names__differ():
     assert Origin(1, "TTS#0", "TTS", "E") != Origin(2, "TTS#0", "TTS", "E")
 
 
+def test__origin__says_who_how_and_to_whom():
+    class Sender:
+        id, name = 7, "Sender\n#0" + "x" * 200
+
+    origin = Origin.of(Sender(), "E\nF", "ann")
+    assert (origin.processor_id, origin.processor_class) == (7, "Sender")
+    assert origin.processor.startswith("Sender #0xxx")
+    assert len(origin.processor) == 100
+    assert str(Origin(1, "TTS#0", "TTS", "E")) == "TTS#0: E"
+    assert str(Origin(1, "Out#0", "Out", "E", "ann")) == "Out#0: E to ann"
+    assert origin.kind == "E F"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("x" * 16, "x" * 16), ("x" * 17, "x" * 15 + "…"), (17, "17"), (Ellipsis, "Ellipsis")],
+)
+def test__one_line__keeps_what_fits(text, line):
+    assert one_line(text, 16) == line
+
+
+def test__one_line__of_what_cannot_be_shown__is_its_type():
+    assert one_line(Unprintable(), 16) == "<Unprintable>"
+
+
 def test__origin__shared_name__has_no_counters():
     assert Origin(1, "TTS#17", "TTS", "E").shared_name == "TTS: E"
 

@@ -18,25 +18,33 @@ from tenacity.wait import wait_base
 
 from pipecat_circuit_breaker.backoff import DEFAULT_COOLDOWN
 from pipecat_circuit_breaker.breaker import Mode
+from pipecat_circuit_breaker.origin import one_line
+
+
+def _shown(value: Any) -> str:
+    try:
+        return one_line(repr(value), 100)
+    except Exception:
+        return one_line(value, 100)
 
 
 def _number(value: Any) -> Any:
     # pydantic takes True for 1 and "5" for 5; in a threshold both are slips.
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected a number, got {value!r}")
+        raise ValueError(f"expected a number, got {_shown(value)}")
     return value
 
 
 def _wait(value: Any) -> Any:
     if not isinstance(value, wait_base):
-        raise ValueError(f"expected a tenacity wait such as wait_fixed(5), got {value!r}")
+        raise ValueError(f"expected a tenacity wait such as wait_fixed(5), got {_shown(value)}")
     return value
 
 
 def _stop(value: Any) -> Any:
     if value is not None and not isinstance(value, stop_base):
         raise ValueError(
-            f"expected a tenacity stop such as stop_after_attempt(5), or None, got {value!r}"
+            f"expected a tenacity stop such as stop_after_attempt(5), or None, got {_shown(value)}"
         )
     return value
 

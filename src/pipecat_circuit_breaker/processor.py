@@ -65,6 +65,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         super().__init__(enable_direct_mode=True, **kwargs)
         self._params = params or CircuitBreakerParams()
         self._guard: Guard | None = None
+        self._without_client: set[BaseTransport] = set()
         for event in (*_EVENTS.values(), "on_circuit_given_up"):
             self._register_event_handler(event)
 
@@ -101,14 +102,16 @@ class CircuitBreakerProcessor(FrameProcessor):
         async def on_came(*_: Any) -> None:
             nonlocal clients
             clients += 1
+            self._without_client.discard(transport)
             if self._guard is not None:
                 await self._guard.control(lambda breaker: breaker.client_came(transport.output()))
 
         async def on_went(*_: Any) -> None:
             nonlocal clients
             clients = max(0, clients - 1)
-            if clients == 0 and self._guard is not None:
-                await self._guard.control(lambda breaker: breaker.client_gone(transport.output()))
+            if clients == 0:
+                self._without_client.add(transport)
+                await self._hold_back_from_nobody()
 
         for event in came:
             transport.add_event_handler(event, on_came)
@@ -165,6 +168,7 @@ class CircuitBreakerProcessor(FrameProcessor):
             # A pipeline that was stopped may run again, in another worker.
             self._guard.leave()
         self._guard = Guard.join(worker_of(setup), self._params, self._tell)
+        await self._hold_back_from_nobody()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Hand on whatever comes; the work is done where frames are pushed and sent.
@@ -180,6 +184,14 @@ class CircuitBreakerProcessor(FrameProcessor):
         await self._call_event_handler(_EVENTS[incident.state], incident)
         if incident.gave_up:
             await self._call_event_handler("on_circuit_given_up", incident)
+
+    async def _hold_back_from_nobody(self) -> None:
+        def hold_back(breaker: Breaker) -> None:
+            for transport in self._without_client:
+                breaker.client_gone(transport.output())
+
+        if self._guard is not None:
+            await self._guard.control(hold_back)
 
     async def _control(self, step: Callable[[Breaker], None]) -> None:
         if self._guard is None:
