@@ -6,9 +6,10 @@ import tracemalloc
 import pytest
 
 from conftest import Clock
-from pipecat_circuit_breaker.breaker import Breaker, Mode
+from pipecat_circuit_breaker.breaker import Breaker
 from pipecat_circuit_breaker.causality import Causality, Handling
 from pipecat_circuit_breaker.circuit import CircuitState
+from pipecat_circuit_breaker.fault import Mode
 from pipecat_circuit_breaker.incident import Trigger
 from pipecat_circuit_breaker.origin import FEEDBACK, Origin
 from test_causality import Frame, Processor

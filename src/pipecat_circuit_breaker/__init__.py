@@ -6,8 +6,8 @@
 
 """A circuit breaker for Pipecat: one frame processor that ends recursive error chains."""
 
-from pipecat_circuit_breaker.breaker import Mode
 from pipecat_circuit_breaker.circuit import CircuitState
+from pipecat_circuit_breaker.fault import Mode
 from pipecat_circuit_breaker.incident import ChainStep, CircuitSnapshot, Incident, Trigger
 from pipecat_circuit_breaker.origin import Origin
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy

@@ -32,9 +32,10 @@ from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.transports.base_output import BaseOutputTransport
 
 from pipecat_circuit_breaker import backoff, causality, releases
-from pipecat_circuit_breaker.breaker import Breaker, Delivery, Mode
+from pipecat_circuit_breaker.breaker import Breaker, Delivery
 from pipecat_circuit_breaker.causality import Causality, Handling, Link
 from pipecat_circuit_breaker.circuit import CircuitState
+from pipecat_circuit_breaker.fault import Mode
 from pipecat_circuit_breaker.gate import Gate
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident
 from pipecat_circuit_breaker.origin import Origin, kind_of_failure, one_line

@@ -17,7 +17,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from pipecat_circuit_breaker.backoff import DEFAULT_COOLDOWN
-from pipecat_circuit_breaker.breaker import Mode
+from pipecat_circuit_breaker.fault import Mode
 from pipecat_circuit_breaker.origin import one_line
 
 

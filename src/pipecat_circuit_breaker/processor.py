@@ -13,8 +13,9 @@ from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 from pipecat.transports.base_transport import BaseTransport
 
-from pipecat_circuit_breaker.breaker import Breaker, Mode
+from pipecat_circuit_breaker.breaker import Breaker
 from pipecat_circuit_breaker.circuit import CircuitState
+from pipecat_circuit_breaker.fault import Mode
 from pipecat_circuit_breaker.guard import Guard
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident
 from pipecat_circuit_breaker.origin import Origin
