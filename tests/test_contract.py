@@ -38,6 +38,7 @@ from pipecat_circuit_breaker import (
     CircuitState,
     Trigger,
 )
+from pipecat_circuit_breaker.gate import Gate
 
 DOWN, UP = FrameDirection.DOWNSTREAM, FrameDirection.UPSTREAM
 MAX_ERRORS = CircuitBreakerParams().max_errors
@@ -721,3 +722,107 @@ async def test__same_pipeline_in_a_second_worker__is_guarded_anew(clock):
         assert len(output.failed) == 2 * MAX_ERRORS
         await worker.queue_frame(StopFrame())
         await settle()
+
+
+async def test__processor_that_becomes_unusable_again__is_heard_again(clock):
+    tts = Failing(
+        TTSSpeakFrame, lambda n: {"error_msg": "no", "force_treat_as_permanent": n in (10, 20)}
+    )
+    async with running(breaker_with(clock, max_errors=1), tts) as worker:
+        seen = []
+        worker.add_event_handler(
+            "on_pipeline_error", lambda _, frame: seen.append(frame.processor.is_usable)
+        )
+        for _ in range(30):
+            await worker.queue_frame(TTSSpeakFrame("hello"))
+            await settle(20)
+            if tts.errors == 15:
+                await tts.set_usable(True)
+        # The one that opened the circuit, and twice the one that cost the usability.
+        assert seen == [True, False, False]
+
+
+async def test__gate__stands_only_in_front_of_a_processor_that_failed(clock):
+    upstream, tts, downstream = Tap(), Failing(TTSSpeakFrame, lambda n: {"error_msg": "no"}), Tap()
+    async with running(breaker_with(clock), upstream, tts, downstream) as worker:
+        await worker.queue_frames([TTSSpeakFrame("hello") for _ in range(20)])
+        await settle()
+        assert not isinstance(upstream.previous, Gate)
+        assert isinstance(tts.previous, Gate)
+        assert downstream.previous is tts
+        assert tts.previous.previous is upstream
+
+
+async def test__message_of_a_listener__reaches_the_client_that_is_there(clock):
+    left, right, breaker = Output(dead), Output(), breaker_with(clock)
+    async with running(breaker, ParallelPipeline([left], [right])) as worker:
+
+        @breaker.event_handler("on_circuit_opened")
+        async def on_circuit_opened(breaker, incident):
+            await worker.rtvi.send_server_message({"degraded": True})
+
+        await worker.queue_frame(app_message())
+        await settle()
+        assert len(of_type(right.sent, "server-message")) == 1
+        assert len(left.failed) <= MAX_ERRORS + 1
+
+
+async def test__counts__is_asked_once_about_an_error_that_passes_several_gates(clock):
+    asked = []
+    llm = Failing(LLMTextFrame, lambda n: {"error_msg": "llm"})
+    tts = Failing(TTSSpeakFrame, lambda n: {"error_msg": "tts"})
+    breaker = breaker_with(clock, counts=lambda error: asked.append(error.error))
+    async with running(breaker, llm, tts) as worker:
+        await worker.queue_frames([LLMTextFrame("hello"), TTSSpeakFrame("hello")])
+        await settle()
+        assert sorted(asked) == ["llm", "tts"]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test__messages_that_one_task_sends_by_calling_the_output__are_no_chain(clock, cancelled):
+    class Cancelling(Output):
+        async def send_message(self, frame):
+            await super().send_message(frame)
+            if cancelled:
+                raise asyncio.CancelledError
+
+    output, breaker = Cancelling(), breaker_with(clock)
+
+    async def talk():
+        for n in range(200):
+            try:
+                await output.send_message(app_message(n))
+            except asyncio.CancelledError:
+                continue
+
+    async with running(breaker, output, enable_rtvi=False):
+        await asyncio.create_task(talk())
+        assert len(output.sent) == 200
+        assert breaker.circuits == ()
+
+
+async def test__channel_that_is_no_output_transport__is_spared_what_belongs_to_the_chain(clock):
+    class Sender(FrameProcessor):
+        sends = 0
+
+        async def process_frame(self, frame: Frame, direction: FrameDirection):
+            await super().process_frame(frame, direction)
+            if isinstance(frame, OutputTransportMessageUrgentFrame):
+                self.sends += 1
+                raise ConnectionError("gone")
+            await self.push_frame(frame, direction)
+
+    class Notifier(FrameProcessor):
+        async def process_frame(self, frame: Frame, direction: FrameDirection):
+            await super().process_frame(frame, direction)
+            if isinstance(frame, ErrorFrame):
+                for n in range(5):
+                    await self.push_frame(app_message(n))
+            await self.push_frame(frame, direction)
+
+    sender = Sender()
+    async with running(breaker_with(clock), Notifier(), sender) as worker:
+        await worker.queue_frame(app_message())
+        await settle(1000)
+        # What was in its queue when the circuit opened, and what the opening error sets off.
+        assert sender.sends <= 20
