@@ -1,6 +1,8 @@
 """The contract, on real pipelines: what is stopped, and what never is."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -38,7 +40,6 @@ from pipecat_circuit_breaker import (
     CircuitState,
     Trigger,
 )
-from pipecat_circuit_breaker.gate import Gate
 
 DOWN, UP = FrameDirection.DOWNSTREAM, FrameDirection.UPSTREAM
 MAX_ERRORS = CircuitBreakerParams().max_errors
@@ -742,15 +743,29 @@ async def test__processor_that_becomes_unusable_again__is_heard_again(clock):
         assert seen == [True, False, False]
 
 
-async def test__gate__stands_only_in_front_of_a_processor_that_failed(clock):
-    upstream, tts, downstream = Tap(), Failing(TTSSpeakFrame, lambda n: {"error_msg": "no"}), Tap()
-    async with running(breaker_with(clock), upstream, tts, downstream) as worker:
-        await worker.queue_frames([TTSSpeakFrame("hello") for _ in range(20)])
+async def test__pipeline__is_not_relinked_and_left_as_it_was_found(clock):
+    upstream, tts, breaker = Tap(), Failing(TTSSpeakFrame, lambda n: {}), breaker_with(clock)
+    output = Output()
+    async with running(breaker, upstream, tts, output):
+        assert (breaker.next, upstream.next, tts.next) == (upstream, tts, output)
+        guarded = {name for p in (upstream, tts, output) for name in vars(p)}
+        assert guarded >= {"queue_frame", "process_frame", "send_message"}
+    assert breaker._guard is not None
+    breaker._guard.leave()
+    for processor in (upstream, tts, output):
+        assert not {"queue_frame", "process_frame", "send_message"} & vars(processor).keys()
+
+
+async def test__pipeline_that_is_over__is_not_kept_in_memory(clock):
+    breaker = breaker_with(clock)
+    async with running(breaker, Output(dead)) as worker:
+        await worker.queue_frame(app_message())
         await settle()
-        assert not isinstance(upstream.previous, Gate)
-        assert isinstance(tts.previous, Gate)
-        assert downstream.previous is tts
-        assert tts.previous.previous is upstream
+        gone = weakref.ref(worker)
+    del worker, breaker
+    await settle()
+    gc.collect()
+    assert gone() is None
 
 
 async def test__message_of_a_listener__reaches_the_client_that_is_there(clock):

@@ -8,20 +8,39 @@
 
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.fault import Mode
-from pipecat_circuit_breaker.incident import ChainStep, CircuitSnapshot, Incident, Trigger
+from pipecat_circuit_breaker.frames import CircuitBreakerFrame
+from pipecat_circuit_breaker.incident import (
+    Advice,
+    AdviceKind,
+    ChainStep,
+    CircuitSnapshot,
+    Ending,
+    Incident,
+    Probe,
+    ProbeOutcome,
+    Totals,
+    Trigger,
+)
 from pipecat_circuit_breaker.origin import Origin
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
 
 __all__ = [
+    "Advice",
+    "AdviceKind",
     "ChainStep",
+    "CircuitBreakerFrame",
     "CircuitBreakerParams",
     "CircuitBreakerProcessor",
     "CircuitSnapshot",
     "CircuitState",
+    "Ending",
     "GiveUpPolicy",
     "Incident",
     "Mode",
     "Origin",
+    "Probe",
+    "ProbeOutcome",
+    "Totals",
     "Trigger",
 ]

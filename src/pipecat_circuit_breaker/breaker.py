@@ -8,13 +8,20 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pipecat_circuit_breaker.causality import Link
 from pipecat_circuit_breaker.channel import Channel
 from pipecat_circuit_breaker.circuit import Admission, Circuit, CircuitState, Transition
-from pipecat_circuit_breaker.fault import Fault, Mode
-from pipecat_circuit_breaker.incident import ChainStep, CircuitSnapshot, Incident, Trigger
+from pipecat_circuit_breaker.fault import Fault, Mode, Tally
+from pipecat_circuit_breaker.incident import (
+    CircuitSnapshot,
+    Ending,
+    Incident,
+    ProbeOutcome,
+    Totals,
+)
 from pipecat_circuit_breaker.origin import CLIENT_GONE, FEEDBACK, Origin, Processor
 
 #: A message that set off a message that set off a message: from here on it is
@@ -24,6 +31,9 @@ _FEEDBACK_DEPTH = 3
 
 #: Transitions that wait to be told, at most.
 _MAX_UNTOLD = 1_000
+
+#: What is counted for origins beyond ``max_circuits`` names.
+_OTHER_ORIGINS = "other"
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +52,7 @@ class Delivery:
     channel: Channel
     kind: str
     generation: int
-    probing: list[tuple[Fault, int]] = field(default_factory=list)
+    probing: tuple[tuple[Fault, int], ...] = ()
     failed: bool = False
 
 
@@ -74,6 +84,8 @@ class Breaker:
             many seconds since the first of them.
         clock: Monotonic seconds.
         mode: What to do with what is known; may be set at any time.
+        calendar: The time by the calendar, for what people read; nothing is
+            decided by it.
     """
 
     def __init__(
@@ -88,6 +100,7 @@ class Breaker:
         gives_up: Callable[[int, float], bool],
         clock: Callable[[], float],
         mode: Mode,
+        calendar: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Start with no circuits."""
         self.mode = mode
@@ -99,16 +112,36 @@ class Breaker:
         self._cooldown = cooldown
         self._gives_up = gives_up
         self._clock = clock
+        self._calendar = calendar
         self._faults: OrderedDict[Origin, Fault] = OrderedDict()
         # Those of them that are not closed: as a rule none, and then a message costs nothing.
         self._open: dict[Origin, Fault] = {}
         self._channels: OrderedDict[tuple[int, str | None], Channel] = OrderedDict()
         self._untold: deque[Incident] = deque(maxlen=_MAX_UNTOLD)
+        self._tallies: dict[str, Tally] = {}
 
     @property
     def circuits(self) -> tuple[CircuitSnapshot, ...]:
         """Every circuit as it is now, the one with the latest news last."""
         return tuple(fault.snapshot() for fault in self._faults.values())
+
+    @property
+    def totals(self) -> tuple[Totals, ...]:
+        """What has been counted since the start, for each name of an origin."""
+        return tuple(
+            Totals(
+                origin=name,
+                failures=tally.failures,
+                openings=tally.openings,
+                closings=tally.closings,
+                held_errors=tally.held_errors,
+                held_messages=tally.held_messages,
+                probes_passed=tally.probes[ProbeOutcome.PASSED],
+                probes_failed=tally.probes[ProbeOutcome.FAILED],
+                probes_timed_out=tally.probes[ProbeOutcome.TIMED_OUT],
+            )
+            for name, tally in self._tallies.items()
+        )
 
     @property
     def has_news(self) -> bool:
@@ -129,10 +162,13 @@ class Breaker:
         if delivery is not None:
             self._note_failure(delivery)
         # An error counts for its own origin, and for the one its chain began with.
-        own = link.origins[-1]
-        first = next(origin for origin in link.origins if origin.kind != FEEDBACK)
+        own = first = link.origins[-1]
+        for origin in link.origins:
+            if origin.kind != FEEDBACK:
+                first = origin
+                break
         verdict = self._judge_error(link, own)
-        if first != own:
+        if first is not own and first != own:
             begun = self._judge_error(link, first)
             verdict = ErrorVerdict(verdict.passes and begun.passes, verdict.remark or begun.remark)
         link.passes = verdict.passes
@@ -149,13 +185,27 @@ class Breaker:
         link.passes = True
         if link.origins:
             self._note_feedback(link)
-            for origin in dict.fromkeys(link.origins):
+            for origin in dict.fromkeys(link.origins) if self._open else ():
                 fault = self._open.get(origin)
                 if fault is not None and self._holds(link, fault):
-                    fault.held_messages += 1
+                    fault.note_held_message(link.text)
                     if self._mode_of(fault) is Mode.GUARD:
                         link.passes = False
         return link.passes
+
+    def note_answer(self, error: Link, who: str, what: str, *, application: bool) -> None:
+        """Note what an error has set off; an incident's advice goes by it.
+
+        Args:
+            error: The error's link.
+            who: Name of who answered it.
+            what: What it was answered with.
+            application: Whether that was outside the pipeline.
+        """
+        for origin in (*error.origins[:1], *error.origins[-1:]):
+            fault = self._faults.get(origin)
+            if fault is not None:
+                fault.note_answer(who, what, application=application)
 
     def channel(self, processor: Processor, destination: str | None) -> Channel:
         """The channel over which a processor delivers to a destination."""
@@ -194,7 +244,7 @@ class Breaker:
         ]
         holding = [fault for fault in stopped_by if fault.circuit.holds]
         for fault in holding:
-            fault.held_messages += 1
+            fault.note_held_message(kind)
         if any(self._mode_of(fault) is Mode.GUARD for fault in holding):
             return None
         if holding:
@@ -202,9 +252,8 @@ class Breaker:
             delivery.generation = -1
             return delivery
         for fault in stopped_by:
-            fault.circuit.ask(quiet_closes=False)
-            fault.probe = link
-            delivery.probing.append((fault, fault.circuit.generation))
+            fault.ask(link, quiet_closes=False)
+        delivery.probing = tuple((fault, fault.circuit.generation) for fault in stopped_by)
         return delivery
 
     def delivered(self, delivery: Delivery, *, success: bool) -> None:
@@ -236,12 +285,12 @@ class Breaker:
     def close(self, origin: Origin | None) -> None:
         """Close one circuit, or all, at once."""
         for fault in self._known(origin):
-            fault.circuit.close()
+            self._close(fault, Ending.BY_HAND)
 
     def reset(self, origin: Origin | None) -> None:
         """Close one circuit, or all, and forget everything about it."""
         for fault in self._known(origin):
-            fault.circuit.close()
+            self._close(fault, Ending.BY_HAND)
             del self._faults[fault.origin]
 
     def set_mode(self, mode: Mode, origin: Origin | None) -> None:
@@ -259,7 +308,12 @@ class Breaker:
         """Close every circuit of a processor: it has somebody to send to."""
         for fault in [*self._open.values()]:
             if fault.origin.processor_id == processor.id:
-                fault.circuit.close()
+                self._close(fault, Ending.CLIENT_CAME)
+
+    def _close(self, fault: Fault, ending: Ending) -> None:
+        fault.ending = ending
+        if not fault.circuit.close():
+            fault.ending = None
 
     def _known(self, origin: Origin | None) -> list[Fault]:
         if origin is None:
@@ -295,6 +349,7 @@ class Breaker:
             if link.cause is not None and link.cause.at < circuit.opened_at:
                 return ErrorVerdict(True)
             fault.latest = fault.announcement = link
+            fault.tally.failures += 1
             opened = circuit.fail() or (link.hop > self._max_hops and circuit.trip())
             return ErrorVerdict(True, fault.opening_remark if opened else "")
         channel = self._channel_of(fault)
@@ -305,10 +360,9 @@ class Breaker:
                 circuit.settle(circuit.generation, success=False)
         elif channel is not None and channel.is_failing:
             pass  # a message is what tells whether it can take messages again
-        elif circuit.ask(quiet_closes=True) is Admission.PROBE:
-            fault.probe = link
-            return ErrorVerdict(True, f"{fault.held_errors} more like it were held back")
-        fault.held_errors += 1
+        elif fault.ask(link, quiet_closes=True) is Admission.PROBE:
+            return ErrorVerdict(True, fault.probe_remark)
+        fault.note_held_error()
         return ErrorVerdict(False)
 
     def _note_feedback(self, link: Link) -> None:
@@ -320,6 +374,7 @@ class Breaker:
             fault = self._fault(origin)
             if fault.is_closed:
                 fault.latest = link
+                fault.tally.failures += 1
                 fault.circuit.trip() if too_long else fault.circuit.fail()
 
     def _holds(self, link: Link, fault: Fault) -> bool:
@@ -327,8 +382,7 @@ class Breaker:
             return False
         circuit = fault.circuit
         if fault.origin.kind == FEEDBACK:
-            if circuit.ask(quiet_closes=True) is Admission.PROBE:
-                fault.probe = link
+            if fault.ask(link, quiet_closes=True) is Admission.PROBE:
                 return False
             if fault.probe is not None and link.descends_from(fault.probe):
                 circuit.settle(circuit.generation, success=False)
@@ -353,8 +407,15 @@ class Breaker:
             clock=self._clock,
             on_transition=lambda transition: self._on_transition(fault, transition),
         )
-        fault = self._faults[origin] = Fault(origin, circuit)
+        tally = self._tally(origin)
+        fault = self._faults[origin] = Fault(origin, circuit, self._max_errors, tally)
         return fault
+
+    def _tally(self, origin: Origin) -> Tally:
+        name = origin.shared_name
+        if name not in self._tallies and len(self._tallies) >= self._max_circuits:
+            name = _OTHER_ORIGINS
+        return self._tallies.setdefault(name, Tally())
 
     def _mode_of(self, fault: Fault | None) -> Mode:
         return self.mode if fault is None or fault.mode is None else fault.mode
@@ -366,46 +427,24 @@ class Breaker:
         channel = self._channel_of(fault)
         if channel is not None and transition.after is not CircuitState.HALF_OPEN:
             channel.generation += 1
-        gave_up = False
-        if transition.after is CircuitState.OPEN:
-            self._open[fault.origin] = fault
-            fault.openings += 1
-            if transition.before is CircuitState.CLOSED:
-                self._note_opening(fault, transition)
-            else:
-                fault.trigger, fault.probe = Trigger.PROBE, None
-            gave_up = self._note_giving_up(fault)
+        fault.note_transition(transition, now=self._calendar(), channel=channel)
         if transition.after is CircuitState.CLOSED:
             self._open.pop(fault.origin, None)
-        self._untold.append(fault.incident(gave_up=gave_up))
-        if transition.after is CircuitState.CLOSED:
+            self._untold.append(fault.incident())
             if channel is not None:
                 channel.recovered()
-            fault.probe = fault.announcement = None
-            fault.given_up = False
-
-    def _note_opening(self, fault: Fault, transition: Transition) -> None:
-        link, fault.latest = fault.latest, None
-        fault.failures = transition.failures
-        fault.held_errors = fault.held_messages = 0
-        fault.opened_first_at = fault.circuit.opened_at
-        fault.chain = tuple(
-            ChainStep(hop=s.hop, frame=s.frame, processor=s.processor, text=s.text, at=s.at)
-            for s in (link.chain() if link is not None else ())
-        )
-        if fault.circuit.is_isolated:
-            gone = fault.origin.kind == CLIENT_GONE
-            fault.trigger = Trigger.CLIENT_GONE if gone else Trigger.MANUAL
-        elif link is not None and link.is_error and transition.failures >= self._max_errors:
-            fault.trigger = Trigger.ERRORS
-        else:
-            fault.trigger = Trigger.RECURSION
+            fault.forget()
+            return
+        self._open[fault.origin] = fault
+        gave_up = transition.after is CircuitState.OPEN and self._note_giving_up(fault)
+        self._untold.append(fault.incident(gave_up=gave_up))
 
     def _note_giving_up(self, fault: Fault) -> bool:
         """Whether it is now that it is given up."""
         circuit = fault.circuit
-        if fault.given_up or circuit.is_isolated:
+        if fault.has_given_up or circuit.is_isolated:
             return False
-        open_secs = circuit.opened_at - fault.opened_first_at
-        fault.given_up = self._gives_up(circuit.openings_in_a_row, open_secs)
-        return fault.given_up
+        gives_up = self._gives_up(circuit.openings_in_a_row, fault.secs_open)
+        if gives_up:
+            fault.note_giving_up()
+        return gives_up

@@ -42,6 +42,7 @@ class Link:
         origins: Origins of the failures on the way to it, oldest first, each
             as often as it was passed. The last one of an error is its own.
         is_error: Whether the frame is an error; otherwise it is a message.
+        category: What sort of error it is, where its processor knows.
         passes: The verdict, once there is one: it holds at every other gate.
     """
 
@@ -53,6 +54,7 @@ class Link:
     cause: "Link | None"
     origins: tuple[Origin, ...]
     is_error: bool
+    category: str | None = None
     passes: bool | None = None
 
     def chain(self) -> "tuple[Link, ...]":
@@ -95,6 +97,11 @@ class Handling:
 _handling: ContextVar[Handling | None] = ContextVar("pipecat_circuit_breaker", default=None)
 
 
+def is_idle() -> bool:
+    """Whether the running task has nothing noted: then an untracked frame needs no note."""
+    return _handling.get() is None
+
+
 def begin(
     processor: Processor, link: Link | None, delivery: Any = None
 ) -> "Token[Handling | None] | None":
@@ -117,11 +124,11 @@ def begin(
         if own.processor is processor:
             # A processor handles one frame at a time in a task, so this one
             # takes the place of the last, and whatever nested in that is over.
-            if own is top and own.link is None and link is None:
-                return None
             outer = own.outer
             break
         own = own.outer
+    if outer is None and link is None:
+        return _handling.set(None)
     if outer is not None and outer.task is not task and outer.outer is not None:
         # Only the innermost of what was inherited can be a cause here.
         outer = Handling(outer.processor, outer.link, outer.task)
@@ -166,11 +173,25 @@ def current(processor: Processor) -> Handling | None:
     return top
 
 
+def answered() -> Link | None:
+    """The error that is being handled where the running task is, or was created."""
+    top = _handling.get()
+    return top.link if top is not None and top.link is not None and top.link.is_error else None
+
+
 def _running_task() -> "asyncio.Task[Any] | None":
     try:
         return asyncio.current_task()
     except RuntimeError:  # no event loop in this thread: a loguru sink with enqueue=True
         return None
+
+
+class _Alive(weakref.ref[Any]):
+    """A frame that is alive, and its link."""
+
+    __slots__ = ("frame_id", "link")
+    frame_id: int
+    link: Link
 
 
 class Causality:
@@ -188,15 +209,20 @@ class Causality:
         """Start with no links."""
         self._kept_hops = 2 * max_hops
         self._max_text = max_text
-        self._links: dict[int, tuple[weakref.ref[Any], Link]] = {}
+        alive = self._alive = dict[int, _Alive]()
+
+        def gone(frame: _Alive) -> None:
+            alive.pop(frame.frame_id, None)
+
+        self._gone = gone
 
     def __len__(self) -> int:
-        return len(self._links)
+        return len(self._alive)
 
     def link_of(self, frame: Frame) -> Link | None:
         """The link of a frame, None where it has none yet."""
-        entry = self._links.get(frame.id)
-        return entry[1] if entry is not None else None
+        alive = self._alive.get(frame.id)
+        return alive.link if alive is not None else None
 
     def born(
         self,
@@ -207,6 +233,7 @@ class Causality:
         at: float,
         text: object,
         origin: Origin | None = None,
+        category: str | None = None,
     ) -> Link:
         """Give a frame its link when it is first seen.
 
@@ -217,30 +244,35 @@ class Causality:
             at: The time.
             text: What the frame says.
             origin: The origin of the error; None where the frame is a message.
+            category: What sort of error it is, where its processor knows.
         """
         cause = handling.link if handling is not None else None
-        origins = cause.origins if cause is not None else ()
+        origins: tuple[Origin, ...] = ()
+        hop = 0
+        if cause is not None and handling is not None:
+            origins, hop = cause.origins, cause.hop + 1
+            if origin is None and not cause.is_error:
+                # A message that the handling of a message set off: nothing has
+                # failed here, but if it goes on like this it is a loop all the same.
+                origins = (*origins, Origin.of(handling.processor, FEEDBACK))
         if origin is not None:
             origins = (*origins, origin)
-        elif handling is not None and cause is not None and not cause.is_error:
-            # A message that the handling of a message set off: nothing has
-            # failed here, but if it goes on like this it is a loop all the same.
-            origins = (*origins, Origin.of(handling.processor, FEEDBACK))
         if len(origins) > self._kept_hops:
             origins = (origins[0], *origins[-self._kept_hops :])
         link = Link(
-            frame=type(frame).__name__,
-            processor=processor.name,
-            text=one_line(text, self._max_text),
-            at=at,
-            hop=cause.hop + 1 if cause is not None else 0,
-            cause=cause,
-            origins=origins,
-            is_error=origin is not None,
+            type(frame).__name__,
+            processor.name,
+            one_line(text, self._max_text),
+            at,
+            hop,
+            cause,
+            origins,
+            origin is not None,
+            category,
         )
-        if link.hop >= self._kept_hops:
+        if hop >= self._kept_hops:
             link.chain()[-self._kept_hops].cause = None
-        frame_id = frame.id
-        gone = weakref.ref(frame, lambda _: self._links.pop(frame_id, None))
-        self._links[frame_id] = (gone, link)
+        alive = _Alive(frame, self._gone)
+        alive.frame_id, alive.link = frame.id, link
+        self._alive[frame.id] = alive
         return link

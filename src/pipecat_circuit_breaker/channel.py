@@ -34,6 +34,11 @@ class Channel:
         self._failed_since_success: set[str] = set()
 
     @property
+    def failing_kinds(self) -> tuple[str, ...]:
+        """Kinds of message that failed when they were last sent, the latest last."""
+        return tuple(self._failing)
+
+    @property
     def is_failing(self) -> bool:
         """Whether any kind of message failed when it was last sent."""
         return bool(self._failing)

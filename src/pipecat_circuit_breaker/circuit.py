@@ -64,11 +64,16 @@ class Transition:
         before: The state that was left.
         after: The state that was entered.
         failures: Failures in the window when the state was left.
+        span_secs: Seconds between the first and the last of them.
+        by_time: Whether time alone decided: a probe that never reported, or
+            whose silence was good news.
     """
 
     before: CircuitState
     after: CircuitState
     failures: int
+    span_secs: float
+    by_time: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,11 @@ class Circuit:
     def opened_at(self) -> float:
         """When the circuit last opened, on the circuit's clock."""
         return self._opened_at
+
+    @property
+    def now(self) -> float:
+        """The time, as the circuit sees it."""
+        return self._now()
 
     @property
     def failures(self) -> int:
@@ -272,9 +282,9 @@ class Circuit:
         if probe is None or self._now() < probe.deadline:
             return
         if probe.quiet_closes:
-            self._close()
+            self._close(by_time=True)
         else:
-            self._open(self._now())
+            self._open(self._now(), by_time=True)
 
     def _now(self) -> float:
         self._latest = max(self._latest, self._clock())
@@ -284,19 +294,21 @@ class Circuit:
         while self._failures and now - self._failures[0] >= self._window_secs:
             self._failures.popleft()
 
-    def _open(self, now: float) -> None:
+    def _open(self, now: float, *, by_time: bool = False) -> None:
         self._openings_in_a_row += 1
         self._opened_at = now
         self._retry_at = now + self._cooldown(self._openings_in_a_row)
-        self._enter(CircuitState.OPEN)
+        self._enter(CircuitState.OPEN, by_time=by_time)
 
-    def _close(self) -> None:
+    def _close(self, *, by_time: bool = False) -> None:
         self._openings_in_a_row = 0
-        self._enter(CircuitState.CLOSED)
+        self._enter(CircuitState.CLOSED, by_time=by_time)
         self._failures.clear()
 
-    def _enter(self, state: CircuitState) -> None:
-        transition = Transition(self._state, state, len(self._failures))
+    def _enter(self, state: CircuitState, *, by_time: bool = False) -> None:
+        failures = self._failures
+        span = failures[-1] - failures[0] if failures else 0.0
+        transition = Transition(self._state, state, len(failures), span, by_time)
         self._state = state
         self._generation += 1
         if state is not CircuitState.HALF_OPEN:

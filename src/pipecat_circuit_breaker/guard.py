@@ -6,57 +6,49 @@
 
 """The guard: the breaker's hands in one running pipeline.
 
-It listens where frames are handled and pushed, puts a gate in front of each
-processor that pushes an error, and stands at each output transport where a
-message is about to be sent. What it sees it hands to the breaker; what the
-breaker says it does.
+It stands at the door of each processor, where frames are pushed and handled,
+and at each output transport, where a message is about to be sent. What it sees
+it hands to the breaker; what the breaker says it does.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakSet
 
 from loguru import logger
-from pipecat.frames.frames import (
-    CancelFrame,
-    EndFrame,
-    ErrorFrame,
-    Frame,
-    OutputTransportMessageFrame,
-)
-from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.frames.frames import ErrorFrame, Frame, OutputTransportMessageFrame
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_output import BaseOutputTransport
 
-from pipecat_circuit_breaker import backoff, causality, releases
+from pipecat_circuit_breaker import backoff, causality, door, releases
 from pipecat_circuit_breaker.breaker import Breaker, Delivery
 from pipecat_circuit_breaker.causality import Causality, Handling, Link
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.fault import Mode
-from pipecat_circuit_breaker.gate import Gate
-from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident
+from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.origin import Origin, kind_of_failure, one_line
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
+from pipecat_circuit_breaker.releases import Worker
 
 _MAX_KIND_CHARS = 64
+_GUARD = "_circuit_breaker_guard"
 
 Tell = Callable[[Incident], Awaitable[None]]
 
 
 class Guard:
-    """Guards the pipeline of one worker, whoever many breakers stand in it.
+    """Guards the pipeline of one worker, however many breakers stand in it.
 
     Args:
         worker: The worker.
         params: The settings.
     """
 
-    _of_worker: WeakKeyDictionary[PipelineWorker, Guard] = WeakKeyDictionary()
-
-    def __init__(self, worker: PipelineWorker, params: CircuitBreakerParams) -> None:
+    def __init__(self, worker: Worker, params: CircuitBreakerParams) -> None:
         """Attach to every processor of the worker's pipeline."""
         self._params = params
         self._listeners: list[Tell] = []
@@ -73,16 +65,20 @@ class Guard:
             clock=params.clock,
             mode=params.mode,
         )
-        self._worker = ref(worker)
+        self._worker = worker
         self._ended: WeakSet[FrameProcessor] = WeakSet()
-        self._gated: WeakSet[FrameProcessor] = WeakSet()
+        self._failing: WeakSet[FrameProcessor] = WeakSet()
         self._unusable: WeakSet[FrameProcessor] = WeakSet()
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[door.Undo] = []
         for processor in _processors(worker.pipeline):
-            self._attach(processor)
+            handles = not isinstance(processor, releases.RELAYS)
+            self._undo.append(door.stand_at(processor, self, handles=handles))
+            if isinstance(processor, BaseOutputTransport):
+                self._stand_at(processor)
+        self._listen_to(worker)
 
     @classmethod
-    def join(cls, worker: PipelineWorker, params: CircuitBreakerParams, tell: Tell) -> Guard:
+    def join(cls, worker: Worker, params: CircuitBreakerParams, tell: Tell) -> Guard:
         """Take part in guarding a worker's pipeline.
 
         Args:
@@ -90,9 +86,10 @@ class Guard:
             params: The settings. Those of the first to join hold for all.
             tell: Called with every transition.
         """
-        guard = cls._of_worker.get(worker)
+        # Kept by the worker itself: they refer to each other, and go together.
+        guard: Guard | None = vars(worker).get(_GUARD)
         if guard is None:
-            guard = cls._of_worker[worker] = cls(worker, params)
+            guard = vars(worker)[_GUARD] = cls(worker, params)
         elif guard._params != params:
             logger.warning(
                 f"{worker}: more than one circuit breaker with different parameters, "
@@ -111,6 +108,11 @@ class Guard:
         """Every circuit as it is now."""
         return self._breaker.circuits
 
+    @property
+    def totals(self) -> tuple[Totals, ...]:
+        """What has been counted since the start."""
+        return self._breaker.totals
+
     #
     # Control
     #
@@ -121,112 +123,108 @@ class Guard:
         await self._tell()
 
     #
-    # Listening
+    # Doors
     #
 
-    def _attach(self, processor: FrameProcessor) -> None:
-        if isinstance(processor, releases.RELAYS):
-            return
-        self._listen(processor, "on_before_process_frame", self._on_before_process_frame)
-        self._listen(processor, "on_before_push_frame", self._on_before_push_frame)
-        if releases.is_direct(processor):
-            self._listen(processor, "on_after_process_frame", self._on_after_process_frame)
-        if isinstance(processor, BaseOutputTransport):
-            self._listen(processor, "on_after_process_frame", self._on_after_output)
-            self._stand_at(processor)
-
-    def _listen(
-        self, processor: FrameProcessor, event: str, handler: Callable[[Any, Frame], None]
-    ) -> None:
-        processor.add_event_handler(event, handler)
-        self._undo.append(lambda: processor.remove_event_handler(event, handler))
-
-    def _on_before_process_frame(self, processor: FrameProcessor, frame: Frame) -> None:
+    async def admits(
+        self, processor: FrameProcessor, frame: Frame, direction: FrameDirection
+    ) -> bool:
+        """Whether a tracked frame may come in; runs in the task of whoever pushes it."""
         try:
-            link = None
-            if isinstance(frame, releases.TRACKED):
-                # A frame that nobody was seen to push came through a queue
-                # (`worker.queue_frame`): nothing is known of its cause.
-                link = self._link(frame, processor, None)
-            causality.begin(processor, link)
-        except Exception as e:
-            self._report("noting a cause", e)
-
-    def _on_after_process_frame(self, processor: FrameProcessor, frame: Frame) -> None:
-        causality.end(processor)
-
-    def _on_after_output(self, output: FrameProcessor, frame: Frame) -> None:
-        if isinstance(frame, EndFrame | CancelFrame):
-            # It has let its client go: a message that comes now can only fail.
-            self._ended.add(output)
-
-    def _on_before_push_frame(self, processor: FrameProcessor, frame: Frame) -> None:
-        if not isinstance(frame, releases.TRACKED):
-            return
-        try:
-            if self._causality.link_of(frame) is not None:
-                return  # it is only handed on
-            self._link(frame, processor, causality.current(processor))
-            if isinstance(frame, ErrorFrame):
-                self._put_gate_in_front_of(processor)
-        except Exception as e:
-            self._report("noting a tracked frame", e)
-
-    def _link(self, frame: Frame, processor: FrameProcessor, handling: Handling | None) -> Link:
-        """The frame's link, made when the frame is first seen."""
-        link = self._causality.link_of(frame)
-        if link is not None:
-            return link
-        now = self._params.clock()
-        if not isinstance(frame, ErrorFrame):
-            return self._causality.born(
-                frame, processor, handling, at=now, text=_kind_of_message(frame)
-            )
-        failed = frame.processor or processor
-        kind = kind_of_failure(frame.exception, releases.category_of(frame), frame.error)
-        delivery = _delivery(handling)
-        whom = delivery.channel.destination if delivery is not None else None
-        origin = Origin.of(failed, kind, whom)
-        return self._causality.born(
-            frame, processor, handling, at=now, text=frame.error, origin=origin
-        )
-
-    #
-    # Gates
-    #
-
-    def _put_gate_in_front_of(self, processor: FrameProcessor) -> None:
-        """Link in a gate, in time for the frame that is being pushed.
-
-        Gates stand only where errors have come from, so a pipeline in which
-        nothing fails has none.
-        """
-        neighbour = processor.previous
-        if processor in self._gated or neighbour is None:
-            return
-        self._gated.add(processor)
-        gate = Gate(may_pass=self._may_pass, name=f"{processor}::Gate")
-        neighbour.link(gate)
-        gate.link(processor)
-        self._undo.append(lambda: gate.previous.link(processor) if gate.previous else None)
-
-    async def _may_pass(self, frame: Frame) -> bool:
-        try:
-            if isinstance(frame, ErrorFrame):
-                passes = self._judge_error(frame)
-            else:
-                link = self._causality.link_of(frame)
-                passes = link is None or self._breaker.judge_message(link)
+            passes = self._judge(processor, frame, direction)
         except Exception as e:
             self._report("judging a frame", e)
             return True
         await self._tell()
         return passes
 
-    def _judge_error(self, frame: ErrorFrame) -> bool:
+    async def handle(self, processor: FrameProcessor, frame: Frame, work: Awaitable[None]) -> None:
+        """Await a processor's work on a frame, and note what is handled meanwhile.
+
+        The note stays where the work raises, because pipecat then reports an
+        error, and is taken back when the next frame is handled.
+        """
+        try:
+            link = None
+            if isinstance(frame, releases.TRACKED):
+                # A frame that nobody was seen to push: nothing is known of its cause.
+                link = self._causality.link_of(frame) or self._born(frame, processor, None)
+            causality.begin(processor, link)
+        except Exception as e:
+            self._report("noting a cause", e)
+        try:
+            await work
+        finally:
+            if isinstance(frame, releases.LIFECYCLE) and isinstance(processor, BaseOutputTransport):
+                # It has let its client go: a message that comes now can only fail.
+                self._ended.add(processor)
+        if releases.is_direct(processor):
+            causality.end(processor)
+
+    def _judge(self, processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
+        if not isinstance(frame, releases.TRACKED):
+            return True
+        upstream = direction is FrameDirection.UPSTREAM
         link = self._causality.link_of(frame)
         if link is None:
-            return True
+            pusher = processor.next if upstream else processor.previous
+            if pusher is None:
+                link = self._born(frame, processor, None)  # it came through the worker's queue
+            else:
+                link = self._born(frame, pusher, causality.current(pusher))
+                if link.is_error:
+                    self._failing.add(pusher)
+        if isinstance(frame, ErrorFrame):
+            return not upstream or self._judge_error(frame, link)
+        # A message is judged where it may fail: here, or where an output sends it.
+        return upstream or processor not in self._failing or self._breaker.judge_message(link)
+
+    def _born(self, frame: Frame, processor: FrameProcessor, handling: Handling | None) -> Link:
+        """Make a frame's link when it is first seen."""
+        now = self._params.clock()
+        if not isinstance(frame, ErrorFrame):
+            link = self._causality.born(
+                frame, processor, handling, at=now, text=_kind_of_message(frame)
+            )
+            if link.cause is not None and link.cause.is_error:
+                self._breaker.note_answer(link.cause, link.processor, link.text, application=False)
+            return link
+        category = releases.category_of(frame)
+        kind = kind_of_failure(frame.exception, category, frame.error)
+        delivery = _delivery(handling)
+        whom = delivery.channel.destination if delivery is not None else None
+        return self._causality.born(
+            frame,
+            processor,
+            handling,
+            at=now,
+            text=frame.error,
+            origin=Origin.of(frame.processor or processor, kind, whom),
+            category=category,
+        )
+
+    def _listen_to(self, worker: Worker) -> None:
+        """Hear of what a handler of the application queues on account of an error.
+
+        A queue carries no cause, so the frame is a root all the same; but
+        whoever reads the incident should know who answers the errors.
+        """
+        queue = worker.queue_frame
+
+        def queue_frame(frame: Frame, *args: Any, **kwargs: Any) -> Awaitable[None]:
+            error = causality.answered()
+            if error is not None and not isinstance(frame, releases.LIFECYCLE):
+                what = type(frame).__name__
+                self._breaker.note_answer(error, "queue_frame", what, application=True)
+            return queue(frame, *args, **kwargs)
+
+        self._undo.append(door.replace(worker, "queue_frame", queue_frame))
+
+    #
+    # Errors
+    #
+
+    def _judge_error(self, frame: ErrorFrame, link: Link) -> bool:
         if link.passes is not None:
             return link.passes
         must_pass = self._must_pass(frame)
@@ -274,6 +272,7 @@ class Guard:
         comes after the transport.
         """
         send = output.send_message
+        self._breaker.channel(output, None)
 
         async def send_message(frame: Any) -> None:
             mode = self._breaker.mode
@@ -283,7 +282,9 @@ class Guard:
             if mode is Mode.GUARD and output in self._ended:
                 return
             try:
-                link = self._link(frame, output, causality.current(output))
+                link = self._causality.link_of(frame) or self._born(
+                    frame, output, causality.current(output)
+                )
                 channel = self._breaker.channel(output, self._destination(frame))
                 delivery = self._breaker.deliver(channel, link, _kind_of_message(frame))
             except Exception as e:
@@ -311,8 +312,7 @@ class Guard:
             causality.restore(token)
             await self._tell()
 
-        output.send_message = send_message  # type: ignore[method-assign]
-        self._undo.append(lambda: setattr(output, "send_message", send))
+        self._undo.append(door.replace(output, "send_message", send_message))
 
     #
     # Telling
@@ -326,7 +326,7 @@ class Guard:
         try:
             while self._breaker.has_news:
                 incident = self._breaker.tell()
-                logger.warning(_line(incident))
+                logger.bind(**_fields(incident)).warning(_line(incident))
                 for tell in self._listeners:
                     await tell(incident)
                 if incident.gave_up:
@@ -337,9 +337,7 @@ class Guard:
             causality.restore(token)
 
     async def _give_up(self) -> None:
-        worker = self._worker()
-        if worker is None:
-            return
+        worker = self._worker
         match self._params.give_up_policy:
             case GiveUpPolicy.END:
                 await worker.stop_when_done()
@@ -393,8 +391,15 @@ def _kind_of_message(frame: Any) -> str:
     message = frame.message
     if not isinstance(message, dict):
         return type(message).__name__
-    words = [message[key] for key in ("label", "type") if isinstance(message.get(key), str)]
-    return one_line("/".join(words) or "dict", _MAX_KIND_CHARS)
+    label, sort = message.get("label"), message.get("type")
+    return _joined(
+        label if isinstance(label, str) else None, sort if isinstance(sort, str) else None
+    )
+
+
+@lru_cache(maxsize=256)
+def _joined(label: str | None, sort: str | None) -> str:
+    return one_line("/".join(word for word in (label, sort) if word) or "dict", _MAX_KIND_CHARS)
 
 
 def _line(incident: Incident) -> str:
@@ -407,9 +412,22 @@ def _line(incident: Incident) -> str:
             gave_up = ", giving up" if incident.gave_up else ""
             return (
                 f"circuit open: {origin} ({incident.trigger.value}, {incident.failures} failures, "
-                f"opening {incident.openings}), {probe}{gave_up}"
+                f"opening {incident.openings}), {probe}{gave_up}. {incident.advice.text}"
             )
         case CircuitState.HALF_OPEN:
             return f"circuit half-open: {origin}, {held}, probing"
         case CircuitState.CLOSED:
-            return f"circuit closed: {origin}, {held}"
+            return f"circuit closed: {origin}, {held} in {incident.secs:.1f} s"
+
+
+def _fields(incident: Incident) -> dict[str, Any]:
+    """What a structured log carries beside the line."""
+    return {
+        "circuit_origin": str(incident.origin),
+        "circuit_state": incident.state.value,
+        "circuit_trigger": incident.trigger.value,
+        "circuit_incident": incident.id,
+        "circuit_advice": incident.advice.kind.value,
+        "circuit_held_errors": incident.held_errors,
+        "circuit_held_messages": incident.held_messages,
+    }

@@ -6,6 +6,7 @@
 
 """What the breaker tells: plain, immutable data."""
 
+from datetime import datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
@@ -21,16 +22,95 @@ class Trigger(StrEnum):
         ERRORS: ``max_errors`` related errors within ``window_secs``.
         RECURSION: A chain of more than ``max_hops`` tracked frames, or
             messages that keep setting off messages.
-        PROBE: The probe failed, or never reported.
         CLIENT_GONE: A watched transport has no client any more.
         MANUAL: Somebody opened it by hand.
     """
 
     ERRORS = "errors"
     RECURSION = "recursion"
-    PROBE = "probe"
     CLIENT_GONE = "client_gone"
     MANUAL = "manual"
+
+
+class Ending(StrEnum):
+    """How an incident ended.
+
+    Parameters:
+        RECOVERED: A probe arrived.
+        QUIET: An error was let through as the probe, and no other came after it.
+        CLIENT_CAME: A watched transport has a client again.
+        BY_HAND: Somebody closed or reset the circuit.
+    """
+
+    RECOVERED = "recovered"
+    QUIET = "quiet"
+    CLIENT_CAME = "client_came"
+    BY_HAND = "by_hand"
+
+
+class ProbeOutcome(StrEnum):
+    """What came of a probe.
+
+    Parameters:
+        PENDING: Nothing yet.
+        PASSED: It arrived, or its silence was good news.
+        FAILED: It failed.
+        TIMED_OUT: It never reported.
+        VOID: Somebody opened or closed the circuit by hand meanwhile.
+    """
+
+    PENDING = "pending"
+    PASSED = "passed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    VOID = "void"
+
+
+class AdviceKind(StrEnum):
+    """What an incident comes down to.
+
+    Parameters:
+        CLIENT_GONE: A transport has nobody to send to any more.
+        CHANNEL_FAILS: Sending over a transport fails in some other way.
+        CANNOT_SERIALIZE: Messages of some kind cannot be turned into bytes.
+        LOG_FEEDS_ITSELF: Log lines go to the client, and sending them writes log lines.
+        PROCESSOR_ANSWERS_ERRORS: A processor answers errors with messages that fail again.
+        APPLICATION_ANSWERS_ERRORS: A handler of the application answers errors with frames
+            that fail again.
+        MESSAGES_ANSWER_MESSAGES: A processor answers messages with messages, without end.
+        CREDENTIALS: A provider rejects the credentials.
+        QUOTA: A provider's limit is reached.
+        PROCESSOR_FAILS: A processor fails again and again on its own account.
+        BY_HAND: Somebody opened the circuit.
+    """
+
+    CLIENT_GONE = "client_gone"
+    CHANNEL_FAILS = "channel_fails"
+    CANNOT_SERIALIZE = "cannot_serialize"
+    LOG_FEEDS_ITSELF = "log_feeds_itself"
+    PROCESSOR_ANSWERS_ERRORS = "processor_answers_errors"
+    APPLICATION_ANSWERS_ERRORS = "application_answers_errors"
+    MESSAGES_ANSWER_MESSAGES = "messages_answer_messages"
+    CREDENTIALS = "credentials"
+    QUOTA = "quota"
+    PROCESSOR_FAILS = "processor_fails"
+    BY_HAND = "by_hand"
+
+
+class Advice(BaseModel):
+    """What to do about an incident.
+
+    Parameters:
+        kind: What it comes down to.
+        processor: Name of the processor to look at first.
+        text: One or two sentences for a person.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: AdviceKind
+    processor: str
+    text: str
 
 
 class ChainStep(BaseModel):
@@ -40,8 +120,9 @@ class ChainStep(BaseModel):
         hop: Tracked frames between it and its root; 0 for the root.
         frame: Name of the frame's class.
         processor: Name of the processor that pushed it.
-        text: What it said: one line, shortened.
-        at: When it was pushed, in seconds on the breaker's clock.
+        text: What it said: the text of an error, the label and type of a
+            message. One line, shortened, and never a message's content.
+        at: When it was pushed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,7 +131,25 @@ class ChainStep(BaseModel):
     frame: str
     processor: str
     text: str
-    at: float
+    at: datetime
+
+
+class Probe(BaseModel):
+    """One frame that was let through to see whether it is over.
+
+    Parameters:
+        frame: Name of the frame's class.
+        text: What it said, as in :class:`ChainStep`.
+        at: When it was let through.
+        outcome: What came of it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    frame: str
+    text: str
+    at: datetime
+    outcome: ProbeOutcome
 
 
 class CircuitSnapshot(BaseModel):
@@ -77,31 +176,103 @@ class CircuitSnapshot(BaseModel):
     probe_in_secs: float | None
 
 
-class Incident(BaseModel):
-    """One change of a circuit's state, and what led to it.
+class Totals(BaseModel):
+    """What has been counted for one kind of failure, over all circuits and since the start.
+
+    Counts never go down, not even where a circuit is reset or makes room for another.
 
     Parameters:
-        origin: Which processor failed, and how.
-        state: The state that was entered.
-        trigger: Why the circuit opened (the last time, where it now closes).
-        chain: The chain of causes that opened it, from its root.
-        failures: Failures in the window when it opened.
-        openings: How often it has opened in all.
-        held_errors: Errors held back since it left the closed state.
-        held_messages: Messages held back since then, one for each channel.
-        probe_in_secs: Seconds until the next probe may go; None where none may.
-        gave_up: Whether it is with this opening that ``give_up`` said to give up.
+        origin: The name that an origin has in every process, see
+            :attr:`Origin.shared_name`.
+        failures: Failures that were counted.
+        openings: How often a circuit has opened, a failed probe's reopening included.
+        closings: How often one has closed.
+        held_errors: Errors held back.
+        held_messages: Messages held back, one for each channel.
+        probes_passed: Probes that arrived.
+        probes_failed: Probes that failed.
+        probes_timed_out: Probes that never reported.
     """
 
     model_config = ConfigDict(frozen=True)
 
+    origin: str
+    failures: int = 0
+    openings: int = 0
+    closings: int = 0
+    held_errors: int = 0
+    held_messages: int = 0
+    probes_passed: int = 0
+    probes_failed: int = 0
+    probes_timed_out: int = 0
+
+
+class Incident(BaseModel):
+    """What happened from the moment in which a circuit opened until it closes again.
+
+    Each transition brings a newer copy with the same ``id``. A copy is immutable, bounded in size,
+    and the same after a journey through JSON:
+    ``Incident.model_validate_json(incident.model_dump_json())``.
+
+    Parameters:
+        id: The same in every copy, and unique.
+        origin: Which processor failed, and how.
+        state: The state that the circuit has just entered.
+        trigger: Why the circuit opened.
+        is_channel: Whether the processor is one that delivers messages.
+        chain: The chain of causes that opened it: its root first, last the
+            frame that tripped it. At most 64 steps.
+        chain_omitted: Steps that were left out after the root.
+        failures: Failures in the window when it opened.
+        rate: Failures a second at that time; None where there was only one.
+        opened_at: When it opened.
+        at: When this copy was made.
+        ended_at: When it closed; None while it has not.
+        ending: How it ended; None while it has not.
+        openings: How often it has opened since, failed probes included.
+        held_errors: Errors held back since it opened.
+        held_messages: Messages held back since then, one for each channel.
+        held_kinds: How many of those messages were of which kind, at most 32
+            kinds; the rest is under ``other``.
+        probes: The latest probes, at most 32.
+        probe_in_secs: Seconds until the next probe may go; None where none may.
+        gave_up: Whether it is with this opening that ``give_up`` said to give up.
+        advice: What to do.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
     origin: Origin
     state: CircuitState
     trigger: Trigger
+    is_channel: bool
     chain: tuple[ChainStep, ...]
+    chain_omitted: int
     failures: int
+    rate: float | None
+    opened_at: datetime
+    at: datetime
+    ended_at: datetime | None
+    ending: Ending | None
     openings: int
     held_errors: int
     held_messages: int
+    held_kinds: dict[str, int]
+    probes: tuple[Probe, ...]
     probe_in_secs: float | None
     gave_up: bool
+    advice: Advice
+
+    @property
+    def secs(self) -> float:
+        """Seconds from the opening to this copy."""
+        return max(0.0, (self.at - self.opened_at).total_seconds())
+
+    @property
+    def noticed(self) -> str:
+        """What the user noticed of it, in one sentence."""
+        if not self.held_messages:
+            return "Nothing was held back from the client. Sound was not touched."
+        kinds = ", ".join(f"{n} {kind}" for kind, n in self.held_kinds.items())
+        return f"{self.held_messages} messages were held back ({kinds}). Sound was not touched."

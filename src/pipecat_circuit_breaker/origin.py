@@ -8,7 +8,8 @@
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
 #: Kind of an origin whose messages set off messages, with no error at all.
 FEEDBACK = "feedback"
@@ -77,14 +78,36 @@ class Origin:
     @classmethod
     def of(cls, processor: Processor, kind: str, destination: str | None = None) -> "Origin":
         """Make the origin of a processor's failure."""
-        name = one_line(processor.name, _NAME_CHARS)
-        kind = one_line(kind, _TEMPLATE_CHARS)
-        return cls(processor.id, name, type(processor).__name__, kind, destination)
+        return _origin(processor.id, processor.name, type(processor).__name__, kind, destination)
 
     @property
     def shared_name(self) -> str:
         """The same in every process: class and kind, no counters."""
         return f"{self.processor_class}: {self.kind}"
+
+
+# A storm asks for the same few origins, kinds and templates each time: what is
+# kept here makes a judgement cheap, and is bounded.
+
+
+@lru_cache(maxsize=1024)
+def _origin(
+    processor_id: int, name: str, processor_class: str, kind: str, destination: str | None
+) -> Origin:
+    name = one_line(name, _NAME_CHARS)
+    return Origin(processor_id, name, processor_class, one_line(kind, _TEMPLATE_CHARS), destination)
+
+
+@lru_cache(maxsize=256)
+def _name_of(exception: Any) -> str:
+    module = exception.__module__
+    name = exception.__qualname__
+    return name if module == "builtins" else f"{module}.{name}"
+
+
+@lru_cache(maxsize=256)
+def _template(text: str) -> str:
+    return _RUN.sub("#", _VARIABLE.sub("#", text))
 
 
 def kind_of_failure(exception: BaseException | None, category: str | None, text: str) -> str:
@@ -96,9 +119,7 @@ def kind_of_failure(exception: BaseException | None, category: str | None, text:
         text: The error's text.
     """
     if exception is not None:
-        kind = type(exception)
-        module = kind.__module__
-        return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+        return _name_of(type(exception))  # type: ignore[arg-type]  # a class is hashable
     if category is not None:
         return category
     return template(text)
@@ -112,7 +133,7 @@ def template(text: str) -> str:
         >>> template("peer 10.0.0.7:443 gone at 12:01:07 (id 7f3a9c)")
         'peer # gone at # (id #)'
     """
-    return _RUN.sub("#", _VARIABLE.sub("#", one_line(text, _TEMPLATE_CHARS)))
+    return _template(one_line(text, _TEMPLATE_CHARS))
 
 
 def one_line(text: object, limit: int) -> str:
@@ -126,6 +147,8 @@ def one_line(text: object, limit: int) -> str:
         words = text if isinstance(text, str) else str(text)
     except Exception:
         words = f"<{type(text).__name__}>"
+    if len(words) <= limit and words.isprintable():
+        return words
     shown = words[: limit + 1].encode("utf-8", "replace").decode("utf-8")
     shown = "".join(c if c.isprintable() else " " for c in shown)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -104,6 +104,9 @@ class CircuitBreakerParams(BaseModel):
         destination: To whom a message goes, where an output serves several
             apart: each gets a circuit of its own. By default the frame's
             ``participant_id`` (Daily, LiveKit), if it has one.
+        notify_client: Whether to send the client one RTVI server message when
+            its channel can take everything again: ``{"type": "circuit-closed",
+            "secs": …, "held_messages": …}``.
         counts: Which errors count. An error for which this returns False is
             neutral: it passes and decides nothing.
         max_circuits: Origins that are kept at most, 1 to 100,000. Beyond it
@@ -127,6 +130,7 @@ class CircuitBreakerParams(BaseModel):
     give_up_policy: GiveUpPolicy = GiveUpPolicy.CONTINUE
     mode: Mode = Mode.GUARD
     destination: Callable[[Frame], str | None] = _participant
+    notify_client: Annotated[bool, Field(strict=True)] = False
     counts: Callable[[ErrorFrame], bool] = _count_all
     max_circuits: Count = Field(default=256, ge=1, le=100_000)
     max_text: Count = Field(default=200, ge=16, le=10_000)

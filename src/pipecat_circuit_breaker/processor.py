@@ -6,18 +6,25 @@
 
 """The processor that users insert into their pipeline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pipecat.frames.frames import Frame
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from pipecat.frames.frames import AudioRawFrame, CancelFrame, EndFrame, Frame, StartFrame
+from pipecat.processors.frame_processor import (
+    FrameCallback,
+    FrameDirection,
+    FrameProcessor,
+    FrameProcessorSetup,
+)
+from pipecat.processors.frameworks.rtvi import RTVIServerMessageFrame
 from pipecat.transports.base_transport import BaseTransport
 
 from pipecat_circuit_breaker.breaker import Breaker
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.fault import Mode
+from pipecat_circuit_breaker.frames import CircuitBreakerFrame
 from pipecat_circuit_breaker.guard import Guard
-from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident
+from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.origin import Origin
 from pipecat_circuit_breaker.params import CircuitBreakerParams
 from pipecat_circuit_breaker.releases import CLIENT_CAME, CLIENT_WENT, events_of, worker_of
@@ -27,6 +34,9 @@ _EVENTS = {
     CircuitState.HALF_OPEN: "on_circuit_half_opened",
     CircuitState.CLOSED: "on_circuit_closed",
 }
+
+#: Incidents that are kept.
+_KEPT_INCIDENTS = 100
 
 
 class CircuitBreakerProcessor(FrameProcessor):
@@ -43,6 +53,9 @@ class CircuitBreakerProcessor(FrameProcessor):
     - on_circuit_half_opened: Called when a probe is let through.
     - on_circuit_closed: Called when a circuit has recovered.
     - on_circuit_given_up: Called when ``give_up`` says so, before ``give_up_policy`` is applied.
+
+    Each handler gets the breaker and the :class:`Incident` as it is then. A
+    :class:`CircuitBreakerFrame` with it goes through the pipeline, both ways.
 
     Example::
 
@@ -67,6 +80,9 @@ class CircuitBreakerProcessor(FrameProcessor):
         self._params = params or CircuitBreakerParams()
         self._guard: Guard | None = None
         self._without_client: set[BaseTransport] = set()
+        self._incidents: dict[str, Incident] = {}
+        self._outages: dict[int, dict[str, Incident]] = {}
+        self._running = False
         for event in (*_EVENTS.values(), "on_circuit_given_up"):
             self._register_event_handler(event)
 
@@ -77,6 +93,16 @@ class CircuitBreakerProcessor(FrameProcessor):
         Empty before the pipeline is set up, and as long as nothing has failed.
         """
         return self._guard.circuits if self._guard else ()
+
+    @property
+    def incidents(self) -> tuple[Incident, ...]:
+        """The latest copy of the last 100 incidents, the one that opened last at the end."""
+        return tuple(self._incidents.values())
+
+    @property
+    def totals(self) -> tuple[Totals, ...]:
+        """What has been counted since the pipeline was set up, for each kind of failure."""
+        return self._guard.totals if self._guard else ()
 
     def watch(self, transport: BaseTransport) -> None:
         """Let a transport's own events say whether there is somebody to send to.
@@ -168,8 +194,28 @@ class CircuitBreakerProcessor(FrameProcessor):
         if self._guard is not None:
             # A pipeline that was stopped may run again, in another worker.
             self._guard.leave()
-        self._guard = Guard.join(worker_of(setup), self._params, self._tell)
+        self._guard = Guard.join(worker_of(setup, self), self._params, self._tell)
         await self._hold_back_from_nobody()
+
+    def queue_frame(
+        self,
+        frame: Frame,
+        direction: FrameDirection = FrameDirection.DOWNSTREAM,
+        callback: FrameCallback | None = None,
+    ) -> Coroutine[Any, Any, None]:
+        """Hand sound on to the neighbour at once; all else goes the usual way.
+
+        Args:
+            frame: The frame.
+            direction: Where it is going.
+            callback: Called when the frame has been processed.
+        """
+        if isinstance(frame, AudioRawFrame) and callback is None:
+            downstream = direction is FrameDirection.DOWNSTREAM
+            neighbour = self.next if downstream else self.previous
+            if neighbour is not None:
+                return neighbour.queue_frame(frame, direction)
+        return super().queue_frame(frame, direction, callback)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Hand on whatever comes; the work is done where frames are pushed and sent.
@@ -179,12 +225,38 @@ class CircuitBreakerProcessor(FrameProcessor):
             direction: Where it is going.
         """
         await super().process_frame(frame, direction)
+        if isinstance(frame, EndFrame | CancelFrame):
+            self._running = False
         await self.push_frame(frame, direction)
+        if isinstance(frame, StartFrame):
+            self._running = True
 
     async def _tell(self, incident: Incident) -> None:
+        if incident.id not in self._incidents and len(self._incidents) >= _KEPT_INCIDENTS:
+            del self._incidents[next(iter(self._incidents))]
+        self._incidents[incident.id] = incident
         await self._call_event_handler(_EVENTS[incident.state], incident)
         if incident.gave_up:
             await self._call_event_handler("on_circuit_given_up", incident)
+        if self._running:
+            await self.broadcast_frame(CircuitBreakerFrame, incident=incident)
+            if self._params.notify_client and incident.is_channel:
+                await self._notify_client(incident)
+
+    async def _notify_client(self, incident: Incident) -> None:
+        """Tell the client what it missed, once its channel can take everything again."""
+        outages = self._outages.setdefault(incident.origin.processor_id, {})
+        outages[incident.id] = incident
+        if any(outage.ended_at is None for outage in outages.values()):
+            return
+        del self._outages[incident.origin.processor_id]
+        began = min(outage.opened_at for outage in outages.values())
+        message = {
+            "type": "circuit-closed",
+            "secs": round((incident.at - began).total_seconds(), 3),
+            "held_messages": sum(outage.held_messages for outage in outages.values()),
+        }
+        await self.push_frame(RTVIServerMessageFrame(data=message))
 
     async def _hold_back_from_nobody(self) -> None:
         def hold_back(breaker: Breaker) -> None:

@@ -4,45 +4,101 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""All that depends on the pipecat release, and what is read that pipecat keeps to itself."""
+"""All that depends on the pipecat release, and what is read that pipecat keeps to itself.
+
+pipecat 0.0.108 to 1.x. Each line that a release needs says which.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
     ErrorFrame,
     OutputTransportMessageFrame,
     OutputTransportMessageUrgentFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline, PipelineSink, PipelineSource
-from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameProcessor, FrameProcessorSetup
 from pipecat.transports.base_transport import BaseTransport
-from pipecat.utils.errors import ErrorCategory
 
 from pipecat_circuit_breaker.origin import one_line
 
-#: Frames with a message for the client.
+try:
+    from pipecat.utils.errors import ErrorCategory  # 1.8.0
+except ImportError:
+    _UNATTRIBUTED: dict[str, Any] = {}
+else:
+    # As pipecat does it: a failed send says nothing about what the output can do.
+    _UNATTRIBUTED = {"category": ErrorCategory.UNKNOWN}
+
+#: Frames with a message for the client. On 0.0.108 `TransportMessageFrame` and
+#: `TransportMessageUrgentFrame` are subclasses of these.
 MESSAGES = (OutputTransportMessageFrame, OutputTransportMessageUrgentFrame)
 
 #: Frames whose causes are known.
 TRACKED = (ErrorFrame, *MESSAGES)
 
-#: Direct-mode processors that only hand frames on.
-RELAYS = (Pipeline, PipelineSource, PipelineSink)
+#: Frames after which an output transport has let its client go.
+LIFECYCLE = (EndFrame, CancelFrame)
+
+#: Direct-mode processors that only hand frames on. (A source does more: what
+#: it hands to the worker, the worker's handlers may answer.)
+RELAYS = (Pipeline, PipelineSink)
 
 
-def worker_of(setup: FrameProcessorSetup) -> PipelineWorker:
-    """The worker that runs the pipeline that is being set up."""
-    return setup.pipeline_worker
+class Worker(Protocol):
+    """What runs a pipeline: `PipelineWorker` from 1.3.0 on, `PipelineTask` before."""
+
+    queue_frame: Callable[..., Awaitable[None]]
+
+    @property
+    def pipeline(self) -> FrameProcessor:
+        """The pipeline, RTVI included."""
+        ...
+
+    async def stop_when_done(self) -> None:
+        """End the pipeline once what is queued has been played."""
+        ...
+
+    async def cancel(self, *, reason: str | None = None) -> None:
+        """Cancel the pipeline right away."""
+        ...
+
+
+def worker_of(setup: FrameProcessorSetup, processor: FrameProcessor) -> Worker:
+    """The worker that runs the pipeline which is being set up.
+
+    Args:
+        setup: What the processor is being set up with.
+        processor: Any processor of the pipeline.
+    """
+    worker: Worker | None = getattr(setup, "pipeline_worker", None)  # 1.3.0
+    worker = worker or getattr(setup, "pipeline_task", None)  # 1.2.0
+    return worker or _climb(processor)  # before: a setup does not say
+
+
+def _climb(processor: FrameProcessor) -> Worker:
+    # A source hands on what comes upstream to whoever made it: the pipeline
+    # around it, and at the top the task.
+    while not isinstance(processor, PipelineSource):
+        if processor.previous is None:
+            raise RuntimeError(f"expected {processor} in the pipeline of a PipelineTask")
+        processor = processor.previous
+    owner: Any = processor._upstream_push_frame.__self__  # type: ignore[attr-defined]
+    return _climb(owner) if isinstance(owner, FrameProcessor) else owner
 
 
 def category_of(error: ErrorFrame) -> str | None:
-    """Why an error occurred; None where nobody could tell."""
-    category = error.category
-    return None if category in (None, ErrorCategory.UNKNOWN) else category.value
+    """Why an error occurred; None where nobody could tell, and before 1.8.0."""
+    category = getattr(error, "category", None)
+    return None if category is None or category.value == "unknown" else str(category.value)
 
 
 def is_usable(processor: FrameProcessor) -> bool:
-    """Whether a processor can still do its job."""
-    return processor.is_usable
+    """Whether a processor can still do its job; before 1.8.0 every one can."""
+    return bool(getattr(processor, "is_usable", True))
 
 
 def is_direct(processor: FrameProcessor) -> bool:
@@ -52,11 +108,8 @@ def is_direct(processor: FrameProcessor) -> bool:
 
 async def push_send_failure(output: FrameProcessor, failure: Exception) -> None:
     """Report a failed send as pipecat reports whatever else a processor raises."""
-    await output.push_error(
-        error_msg=f"Error sending message: {one_line(failure, 200)}",
-        exception=failure,
-        category=ErrorCategory.UNKNOWN,
-    )
+    text = f"Error sending message: {one_line(failure, 200)}"
+    await output.push_error(text, exception=failure, **_UNATTRIBUTED)
 
 
 #: Events with which transports say that somebody can be sent to.

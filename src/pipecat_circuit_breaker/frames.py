@@ -1,0 +1,30 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""The frame with which the breaker tells processors and observers what happened."""
+
+from dataclasses import dataclass
+
+from pipecat.frames.frames import SystemFrame
+
+from pipecat_circuit_breaker.incident import Incident
+
+
+@dataclass
+class CircuitBreakerFrame(SystemFrame):
+    """A circuit has changed its state.
+
+    The breaker pushes one in both directions at each transition. Processors,
+    observers and debuggers see it; RTVI does not forward it to the client.
+
+    Parameters:
+        incident: What has happened since the circuit opened.
+    """
+
+    incident: Incident
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.incident.state.value}: {self.incident.origin})"
