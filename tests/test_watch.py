@@ -169,23 +169,31 @@ class Transport(BaseTransport):
         return self._output
 
 
+SEVERAL = [
+    ("on_joined", None, True),
+    ("on_client_connected", {"id": "Ada"}, True),
+    ("on_client_connected", {"id": "Bob"}, True),
+    ("on_client_disconnected", {"id": "Ada"}, True),
+    ("on_client_disconnected", {"id": "Bob"}, False),
+    ("on_client_disconnected", {"id": "Bob"}, False),
+    ("on_client_connected", {"id": "Ada"}, True),
+    ("on_client_connected", {"id": "Ada"}, True),  # it took its connection up again
+    ("on_client_disconnected", {"id": "Ada"}, False),
+    ("on_client_connected", object, True),
+    ("on_left", None, False),  # the bot itself has left
+]
+
+
 async def test__several_clients__are_gone_when_the_last_has_gone(clock):
-    transport = Transport("on_client_connected", "on_client_disconnected")
+    transport = Transport("on_client_connected", "on_client_disconnected", "on_joined", "on_left")
     breaker = CircuitBreakerProcessor(params=CircuitBreakerParams(clock=clock))
     breaker.watch(transport)
     async with running(breaker, transport.output()):
-        for event, clients in [
-            ("on_client_connected", True),
-            ("on_client_connected", True),
-            ("on_client_disconnected", True),
-            ("on_client_disconnected", False),
-            ("on_client_disconnected", False),
-            ("on_client_connected", True),
-        ]:
-            await transport._call_event_handler(event, {"id": "someone"})
+        for event, client, somebody in SEVERAL:
+            await transport._call_event_handler(event, *([client] if client else []))
             await settle()
             is_open = any(c.state is CircuitState.OPEN for c in breaker.circuits)
-            assert is_open is not clients
+            assert is_open is not somebody, (event, client)
 
 
 async def test__client_that_went_before_the_pipeline_ran__is_known(clock):

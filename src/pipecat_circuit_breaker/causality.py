@@ -97,9 +97,10 @@ class Handling:
 _handling: ContextVar[Handling | None] = ContextVar("pipecat_circuit_breaker", default=None)
 
 
-def is_idle() -> bool:
-    """Whether the running task has nothing noted: then an untracked frame needs no note."""
-    return _handling.get() is None
+#: What the running task is handling. None where nothing is noted: then an
+#: untracked frame needs no note either. The bound method itself, because this
+#: is asked for each frame at each processor.
+noted = _handling.get
 
 
 def begin(

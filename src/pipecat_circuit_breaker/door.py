@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor
 
-from pipecat_circuit_breaker.causality import is_idle
+from pipecat_circuit_breaker.causality import noted
 from pipecat_circuit_breaker.releases import LIFECYCLE, TRACKED
 
 _DOWNSTREAM = FrameDirection.DOWNSTREAM
@@ -80,7 +80,7 @@ def stand_at(processor: FrameProcessor, keeper: Doorkeeper, *, handles: bool) ->
         process = processor.process_frame
 
         def process_frame(frame: Frame, direction: FrameDirection) -> Awaitable[None]:
-            if type(frame) in untracked and is_idle():
+            if type(frame) in untracked and noted() is None:
                 return process(frame, direction)
             return keeper.handle(processor, frame, process(frame, direction))
 

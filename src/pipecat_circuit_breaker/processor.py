@@ -6,7 +6,9 @@
 
 """The processor that users insert into their pipeline."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pipecat.frames.frames import AudioRawFrame, CancelFrame, EndFrame, Frame, StartFrame
@@ -27,7 +29,7 @@ from pipecat_circuit_breaker.guard import Guard
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.origin import Origin
 from pipecat_circuit_breaker.params import CircuitBreakerParams
-from pipecat_circuit_breaker.releases import CLIENT_CAME, CLIENT_WENT, events_of, worker_of
+from pipecat_circuit_breaker.releases import CLIENT_WENT, client_events_of, worker_of
 
 _EVENTS = {
     CircuitState.OPEN: "on_circuit_opened",
@@ -37,6 +39,15 @@ _EVENTS = {
 
 #: Incidents that are kept.
 _KEPT_INCIDENTS = 100
+
+
+@dataclass
+class _Outage:
+    """A channel of which at least one circuit is open."""
+
+    began: datetime
+    open: set[str] = field(default_factory=set)
+    held_messages: int = 0
 
 
 class CircuitBreakerProcessor(FrameProcessor):
@@ -81,7 +92,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         self._guard: Guard | None = None
         self._without_client: set[BaseTransport] = set()
         self._incidents: dict[str, Incident] = {}
-        self._outages: dict[int, dict[str, Incident]] = {}
+        self._outages: dict[int, _Outage] = {}
         self._running = False
         for event in (*_EVENTS.values(), "on_circuit_given_up"):
             self._register_event_handler(event)
@@ -109,8 +120,10 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         When its last client is gone a circuit opens at once, before any send
         fails, and stays open until a client comes; then every circuit of its
-        output closes. Listens to ``on_client_connected``, ``on_connected``,
-        ``on_joined`` and their opposites, those that the transport has.
+        output closes. Clients are those of ``on_client_connected`` and
+        ``on_client_disconnected``; all are gone when the bot itself has left
+        (``on_left``, ``on_disconnected``). A transport without clients of its
+        own is one: ``on_connected`` and ``on_disconnected``.
 
         Args:
             transport: The transport, before or while the pipeline runs.
@@ -118,32 +131,35 @@ class CircuitBreakerProcessor(FrameProcessor):
         Raises:
             ValueError: It has no such events.
         """
-        came = events_of(transport, CLIENT_CAME)
-        went = events_of(transport, CLIENT_WENT)
-        if not went:
-            raise ValueError(
-                f"{transport}: expected a transport with one of the events {CLIENT_WENT}"
-            )
-        clients = 0
+        events = client_events_of(transport)
+        if not events.went and not events.left:
+            raise ValueError(f"{transport}: expected a transport with one of {CLIENT_WENT}")
+        # By identity: one that takes its connection up again is announced twice.
+        clients: set[object] = set()
 
-        async def on_came(*_: Any) -> None:
-            nonlocal clients
-            clients += 1
+        async def on_came(_: Any, *client: Any) -> None:
+            clients.add(_identity(*client))
             self._without_client.discard(transport)
             if self._guard is not None:
                 await self._guard.control(lambda breaker: breaker.client_came(transport.output()))
 
-        async def on_went(*_: Any) -> None:
-            nonlocal clients
-            clients = max(0, clients - 1)
-            if clients == 0:
-                self._without_client.add(transport)
-                await self._hold_back_from_nobody()
+        async def on_went(_: Any, *client: Any) -> None:
+            clients.discard(_identity(*client))
+            if not clients:
+                await on_left()
 
-        for event in came:
-            transport.add_event_handler(event, on_came)
-        for event in went:
-            transport.add_event_handler(event, on_went)
+        async def on_left(*_: Any) -> None:
+            clients.clear()
+            self._without_client.add(transport)
+            await self._hold_back_from_nobody()
+
+        for names, handler in (
+            (events.came, on_came),
+            (events.went, on_went),
+            (events.left, on_left),
+        ):
+            for name in names:
+                transport.add_event_handler(name, handler)
 
     async def open_circuits(self, origin: Origin | None = None) -> None:
         """Open by hand: nothing but :meth:`close_circuits` or a reset closes again.
@@ -245,16 +261,20 @@ class CircuitBreakerProcessor(FrameProcessor):
 
     async def _notify_client(self, incident: Incident) -> None:
         """Tell the client what it missed, once its channel can take everything again."""
-        outages = self._outages.setdefault(incident.origin.processor_id, {})
-        outages[incident.id] = incident
-        if any(outage.ended_at is None for outage in outages.values()):
+        channel = incident.origin.processor_id
+        outage = self._outages.setdefault(channel, _Outage(incident.opened_at))
+        if incident.ended_at is None:
+            outage.open.add(incident.id)
             return
-        del self._outages[incident.origin.processor_id]
-        began = min(outage.opened_at for outage in outages.values())
+        outage.open.discard(incident.id)
+        outage.held_messages += incident.held_messages
+        if outage.open:
+            return
+        del self._outages[channel]
         message = {
             "type": "circuit-closed",
-            "secs": round((incident.at - began).total_seconds(), 3),
-            "held_messages": sum(outage.held_messages for outage in outages.values()),
+            "secs": round((incident.ended_at - outage.began).total_seconds(), 3),
+            "held_messages": outage.held_messages,
         }
         await self.push_frame(RTVIServerMessageFrame(data=message))
 
@@ -270,3 +290,11 @@ class CircuitBreakerProcessor(FrameProcessor):
         if self._guard is None:
             raise RuntimeError(f"{self}: expected a pipeline that runs, this one is not set up yet")
         await self._guard.control(step)
+
+
+def _identity(client: Any = None, *_: Any) -> object:
+    """What tells one client of a transport from another."""
+    if isinstance(client, dict):
+        # A room's participant is a new dict in each event.
+        return client.get("id")
+    return client if isinstance(client, Hashable) else id(client)

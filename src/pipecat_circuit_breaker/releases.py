@@ -10,6 +10,7 @@ pipecat 0.0.108 to 1.x. Each line that a release needs says which.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipecat.frames.frames import (
@@ -112,13 +113,32 @@ async def push_send_failure(output: FrameProcessor, failure: Exception) -> None:
     await output.push_error(text, exception=failure, **_UNATTRIBUTED)
 
 
-#: Events with which transports say that somebody can be sent to.
-CLIENT_CAME = ("on_client_connected", "on_connected", "on_joined")
-
-#: Events with which they say that somebody cannot be sent to any more.
+#: Events of which a transport has at least one if it can say that nobody is there.
 CLIENT_WENT = ("on_client_disconnected", "on_disconnected", "on_left")
 
 
-def events_of(transport: BaseTransport, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the events that a transport has."""
-    return tuple(name for name in names if name in transport._event_handlers)
+@dataclass(frozen=True)
+class ClientEvents:
+    """A transport's events that say whether there is somebody to send to.
+
+    Parameters:
+        came: A client is there; its handler may be told which.
+        went: A client has gone.
+        left: The bot itself has gone, and with it every client.
+    """
+
+    came: tuple[str, ...]
+    went: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def client_events_of(transport: BaseTransport) -> ClientEvents:
+    """Those events that a transport has."""
+
+    def has(*names: str) -> tuple[str, ...]:
+        return tuple(name for name in names if name in transport._event_handlers)
+
+    if went := has("on_client_disconnected"):
+        # A room: that the bot has joined it does not mean that anybody is there.
+        return ClientEvents(has("on_client_connected"), went, has("on_left", "on_disconnected"))
+    return ClientEvents(has("on_connected", "on_joined"), (), has("on_disconnected", "on_left"))
