@@ -90,7 +90,6 @@ STORY = (
     "Once upon a time a frame set off a frame that set off the frame that had set it off".split()
 )
 
-
 AUDIO = {
     "audio_out_enabled": True,
     "audio_out_sample_rate": RATE,
@@ -272,7 +271,7 @@ async def browser(chromium):
     await context.close()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def impatient_ice(monkeypatch):
     """Let a silent peer be taken for gone after seconds, not after half a minute."""
     monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.1)
@@ -341,6 +340,7 @@ def connect_again(call):
     ids=["webrtc-close_tab", "webrtc-leave_page", "websocket-close_tab"],
 )
 @pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
+@pytest.mark.usefixtures("impatient_ice")
 async def test__client_hangs_up_in_mid_sentence__nothing_wedges_and_the_next_call_is_served(
     browser, lines, watched, connect, hang_up
 ):
