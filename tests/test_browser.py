@@ -462,11 +462,6 @@ async def test__tab_crashes_and_a_new_one_takes_its_connection_up__no_circuit_op
         assert call.open == []
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="`watch` counts connects: a client that connects again is two",
-    strict=True,
-)
 async def test__client_that_took_its_connection_up_again_leaves__is_known_to_be_gone(browser):
     bots = Bots(watched=True)
     async with bots.served() as url:

@@ -6,6 +6,8 @@ from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcesso
 from pipecat_circuit_breaker.demo.chains import CHAINS, FLOOD_CHUNKS, SOUND_CHUNKS
 from pipecat_circuit_breaker.demo.run import run_chain, sends, settled
 
+pytestmark = pytest.mark.releases
+
 MAX_ERRORS = CircuitBreakerParams().max_errors
 
 RECURSIVE = [

@@ -6,8 +6,9 @@
 
 """Error chains that really happen, each as a pipeline and the one event that sets it off.
 
-A chain is built around real Pipecat parts: a `PipelineWorker` with the RTVI processor that it adds
-by itself, and output transports of which only the sending of a message is replaced.
+A chain is built around real Pipecat parts: a `PipelineTask` (the name that every release has for what
+is a `PipelineWorker` from 1.3.0 on) with the RTVI processor that it adds by itself, and output
+transports of which only the sending of a message is replaced.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from pipecat.frames.frames import (
 )
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineWorker
+from pipecat.pipeline.task import PipelineTask
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.processors.frameworks.rtvi import RTVIObserverParams
 
@@ -62,7 +63,7 @@ class Scenario:
         resources: What the chain opened for itself, to be closed after the worker.
     """
 
-    worker: PipelineWorker
+    worker: PipelineTask
     trigger: Trigger
     resources: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -94,23 +95,23 @@ def _worker(
     before: Sequence[FrameProcessor] = (),
     output: FrameProcessor,
     system_logs: bool = False,
-) -> PipelineWorker:
+) -> PipelineTask:
     guard = [] if breaker is None else [breaker]
     processors = [*guard, *before, output] if position == "first" else [*before, *guard, output]
-    worker = PipelineWorker(
+    worker = PipelineTask(
         Pipeline(processors),
         idle_timeout_secs=None,
         rtvi_observer_params=RTVIObserverParams(system_logs_enabled=system_logs),
     )
 
-    def count_error(_: PipelineWorker, __: ErrorFrame) -> None:
+    def count_error(_: PipelineTask, __: ErrorFrame) -> None:
         tally.errors += 1
 
     worker.add_event_handler("on_pipeline_error", count_error)
     return worker
 
 
-def _queue_message(worker: PipelineWorker) -> Trigger:
+def _queue_message(worker: PipelineTask) -> Trigger:
     async def trigger() -> None:
         await worker.queue_frame(message())
 
@@ -175,7 +176,7 @@ async def _spoken_apology(
 ) -> Scenario:
     worker = _worker(tally, breaker, position, before=[BrokenTTS(tally)], output=Output(tally))
 
-    async def apologise(worker: PipelineWorker, _: ErrorFrame) -> None:
+    async def apologise(worker: PipelineTask, _: ErrorFrame) -> None:
         await worker.queue_frame(TTSSpeakFrame("Sorry, something went wrong."))
 
     async def trigger() -> None:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from loguru import logger
 from pipecat.frames.frames import CancelFrame, EndFrame, Frame
-from pipecat.pipeline.worker import PipelineWorker
+from pipecat.pipeline.runner import PipelineRunner
+from pipecat.pipeline.task import PipelineTask
 from pipecat.processors.frame_processor import FrameProcessor
-from pipecat.workers.runner import WorkerRunner
 
 from pipecat_circuit_breaker.demo.chains import Chain, Position, Scenario
 from pipecat_circuit_breaker.demo.tally import Figures, Tally
@@ -167,13 +167,13 @@ async def run_chain(
     started, finished, stuck = asyncio.Event(), asyncio.Event(), asyncio.Event()
     scenario = await chain.build(tally, breaker, position)
 
-    def on_started(_: PipelineWorker, __: Frame) -> None:
+    def on_started(_: PipelineTask, __: Frame) -> None:
         started.set()
 
-    def on_finished(_: PipelineWorker, __: Frame) -> None:
+    def on_finished(_: PipelineTask, __: Frame) -> None:
         finished.set()
 
-    def on_timeout(_: PipelineWorker, frame: Frame) -> None:
+    def on_timeout(_: PipelineTask, frame: Frame) -> None:
         if isinstance(frame, CancelFrame):
             stuck.set()
 
@@ -187,9 +187,8 @@ async def run_chain(
     if breaker is not None:
         breaker.add_event_handler("on_circuit_opened", on_opened)
 
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(scenario.worker)
-    running = asyncio.create_task(runner.run())
+    runner = PipelineRunner(handle_sigint=False)
+    running = asyncio.create_task(runner.run(scenario.worker))
     trigger: asyncio.Task[None] | None = None
     try:
         await asyncio.wait_for(started.wait(), timeout=20.0)
@@ -232,7 +231,7 @@ async def _run(scenario: Scenario) -> None:
 
 
 async def _end(
-    worker: PipelineWorker,
+    worker: PipelineTask,
     ending: Ending,
     finished: asyncio.Event,
     stuck: asyncio.Event,
@@ -251,11 +250,11 @@ async def _end(
 
 
 async def _tear_down(
-    runner: WorkerRunner,
+    runner: PipelineRunner,
     running: "asyncio.Task[None]",
     tasks_before: "set[asyncio.Task[Any]]",
 ) -> None:
-    await runner.cancel(reason="the demo is over")
+    await runner.cancel()
     await asyncio.wait([running], timeout=5.0)
     # Event handlers of Pipecat run in tasks that no task manager knows.
     left = asyncio.all_tasks() - tasks_before - {asyncio.current_task()}
