@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""A million identical and a million varied error lines: what is written, and what it costs.
+
+Run it with ``python benchmarks/log_storm.py`` (about a minute); it prints two tables and exits with 1
+if a promise is broken.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from pipecat_circuit_breaker.logs import StormFilter, add_log_file
+
+FIRST = 5
+INTERVAL_SECS = 60.0
+LINES_A_SECOND = 4_000
+MAX_BYTES = 1_000_000
+ROUNDS = 21
+BATCH = 2_000
+
+#: What a line costs at most in the filter, in lines written to a file.
+MAX_COST = {"identical": 0.1, "a number": 0.1, "an id": 0.25}
+
+IDS = [str(uuid.UUID(int=n * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128)) for n in range(1_000)]
+
+#: What varies in the lines of a storm, and a line.
+LINES: dict[str, Callable[[int], str]] = {
+    "identical": lambda n: "Output#0 exception (base.py:413): cannot send, the client is gone",
+    "a number": lambda n: f"Output#0 exception (base.py:413): message {n}: the client is gone",
+    "an id": lambda n: f"Output#0 exception (base.py:413): request {IDS[n % 1_000]} was refused",
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of a storm.
+
+    Parameters:
+        lines: Lines of the storm that are in the files.
+        summaries: Summaries in the files.
+        told: The sum of their counts.
+        most_bytes: The most that all files took together.
+    """
+
+    lines: int
+    summaries: int
+    told: int
+    most_bytes: int
+
+
+def storm(
+    say: Callable[[int], str], count: int, folder: Path, check_every: int = 10_000
+) -> Written:
+    """Log a storm to files, over minutes that pass by themselves.
+
+    Args:
+        say: Makes a line of its number.
+        count: Lines to log.
+        folder: Where to, an empty folder.
+        check_every: Lines between two looks at the size.
+    """
+    now = 0.0
+    storm_filter = StormFilter(first=FIRST, interval_secs=INTERVAL_SECS, clock=lambda: now)
+    sink = add_log_file(
+        folder / "storm.log",
+        storm_filter=storm_filter,
+        max_bytes=MAX_BYTES,
+        enqueue=False,
+        serialize=True,
+    )
+    most = 0
+    for n in range(count):
+        now = n / LINES_A_SECOND
+        logger.error(say(n))
+        if n % check_every == 0:
+            most = max(most, size(folder))
+    storm_filter.flush()
+    logger.remove(sink)
+    most = max(most, size(folder))
+    counts = [record["extra"].get("suppressed") for record in records(folder)]
+    told = [n for n in counts if n is not None]
+    return Written(len(counts) - len(told), len(told), sum(told), most)
+
+
+def size(folder: Path) -> int:
+    """Return the bytes that the files in a folder hold."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def records(folder: Path) -> Iterator[dict[str, Any]]:
+    """Read the serialised lines in a folder; a storm that is held back fills no second file."""
+    for line in (folder / "storm.log").read_text().splitlines():
+        yield json.loads(line)["record"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Medians in microseconds, of one interleaved run.
+
+    Parameters:
+        written: A whole call of ``logger.error`` that writes to a file.
+        suppressed: A whole call that the filter holds back.
+        refused: A whole call that a filter which does nothing holds back: what loguru itself takes.
+        filter: The call of the filter alone.
+    """
+
+    written: float
+    suppressed: float
+    refused: float
+    filter: float
+
+
+def cost(say: Callable[[int], str], folder: Path, rounds: int, batch: int) -> Cost:
+    """Measure what a line costs.
+
+    Args:
+        say: Makes a line of its number.
+        folder: Where to write.
+        rounds: Rounds, each of which measures each of the four once.
+        batch: Lines per measurement.
+    """
+    records: list[Any] = []
+    sink = logger.add(lambda message: records.append(message.record))
+    logger.error(say(0))
+    logger.remove(sink)
+    storm_filter = StormFilter(first=1)
+    texts = [say(n) for n in range(batch)]
+    times: dict[str, list[float]] = {"written": [], "suppressed": [], "refused": [], "filter": []}
+
+    def measure(name: str, run: Callable[[], None]) -> None:
+        begin = time.perf_counter()
+        run()
+        times[name].append((time.perf_counter() - begin) / batch * 1e6)
+
+    def log() -> None:
+        for text in texts:
+            logger.error(text)
+
+    def fill() -> None:
+        # What the loop itself takes is measured, and taken off.
+        for text in texts:
+            record["message"] = text
+            record.pop(storm_filter._verdict, None)
+
+    def judge() -> None:
+        for text in texts:
+            record["message"] = text
+            record.pop(storm_filter._verdict, None)
+            storm_filter(record)
+
+    record = dict(records[0])
+    for _ in range(rounds):
+        sink = logger.add(folder / "written.log", mode="w")
+        measure("written", log)
+        logger.remove(sink)
+        for name, refuse in (("suppressed", storm_filter), ("refused", lambda record: False)):
+            sink = logger.add(folder / "held.log", mode="w", filter=refuse)
+            measure(name, log)
+            logger.remove(sink)
+        measure("filter", judge)
+        loop = time.perf_counter()
+        fill()
+        times["filter"][-1] -= (time.perf_counter() - loop) / batch * 1e6
+    return Cost(**{name: statistics.median(values) for name, values in times.items()})
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parser.parse_args()
+    logger.remove()
+    broken: list[str] = []
+
+    print(f"A storm of {options.lines:,} lines, {LINES_A_SECOND:,} a second:\n")
+    print(f"{'what varies':<12}{'written':>9}{'summaries':>11}{'their counts':>14}{'bytes':>10}")
+    for name, say in LINES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            out = storm(say, options.lines, Path(folder))
+        print(
+            f"{name:<12}{out.lines:>9,}{out.summaries:>11,}{out.told:>14,}{out.most_bytes:>10,}",
+            flush=True,
+        )
+        if out.lines + out.told != options.lines:
+            broken.append(f"{name}: {out.lines:,} + {out.told:,} is not {options.lines:,}")
+        if out.most_bytes > MAX_BYTES:
+            broken.append(f"{name}: {out.most_bytes:,} bytes of {MAX_BYTES:,}")
+
+    print("\nMicroseconds per line, medians:\n")
+    head = ("written", "held back", "of that loguru", "the filter alone", "of a written line")
+    print(f"{'what varies':<12}" + "".join(f"{title:>19}" for title in head))
+    for name, say in LINES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            took = cost(say, Path(folder), options.rounds, BATCH)
+        share = took.filter / took.written
+        print(
+            f"{name:<12}{took.written:>19.2f}{took.suppressed:>19.2f}{took.refused:>19.2f}"
+            f"{took.filter:>19.2f}{share:>18.1%}",
+            flush=True,
+        )
+        if share > MAX_COST[name]:
+            broken.append(f"{name}: a line costs {share:.1%} of a written one in the filter")
+
+    for line in broken:
+        print(f"broken: {line}")
+    print("FAIL" if broken else "PASS")
+    sys.exit(1 if broken else 0)
+
+
+if __name__ == "__main__":
+    main()
