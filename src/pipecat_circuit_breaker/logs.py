@@ -306,7 +306,7 @@ def add_log_file(
     level: str | int = "DEBUG",
     max_bytes: int = 100_000_000,
     files: int = 8,
-    storm_filter: StormFilter | None = None,
+    storm_filter: Callable[[Any], bool] | None = None,
     enqueue: bool = True,
     **options: Any,
 ) -> int:
@@ -323,7 +323,8 @@ def add_log_file(
         level: The lowest level that is written.
         max_bytes: What all files together take at most, 10,000 and up.
         files: Compressed files that are kept, 1 to 1,000.
-        storm_filter: The filter; by default one with its defaults.
+        storm_filter: The filter, or a function that asks it; by default a
+            `StormFilter` with its defaults.
         enqueue: Whether a thread of its own writes and compresses, so that the
             event loop never waits for the disk.
         **options: Anything else that ``logger.add`` takes for a file.
