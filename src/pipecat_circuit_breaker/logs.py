@@ -179,7 +179,6 @@ class StormFilter:
         """Write the summaries of all that was held back until now; every kind begins anew."""
         with self._lock:
             self._end_intervals(math.inf)
-            self._has_news = True
         self._tell()
 
     def _judge(self, record: dict[str, Any]) -> bool:
