@@ -7,8 +7,8 @@
 
 """A million identical and a million varied error lines: what is written, and what it costs.
 
-Run it with ``python benchmarks/log_storm.py`` (a minute and a half); it prints two tables and exits with 1
-if a promise is broken.
+Run it with ``python benchmarks/log_storm.py`` (a minute and a half); it prints two tables and exits
+with 1 if a promise is broken.
 """
 
 import argparse

@@ -659,7 +659,7 @@ def test__log_file__lines_without_end__stays_under_its_bound(tmp_path, enqueue):
         enqueue=enqueue,
         storm_filter=StormFilter(first=10_000),
     )
-    for n in range(3000):
+    for n in range(1500):
         logger.error(f"message {n}: 接続 {random.random()}")
         if n % 7 == 0:
             assert sum(sizes(tmp_path)) <= 50_000
