@@ -7,10 +7,9 @@
 """The frame with which the breaker tells processors and observers what happened."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from pipecat.frames.frames import SystemFrame
-
-from pipecat_circuit_breaker.incident import Incident
 
 
 @dataclass
@@ -21,10 +20,12 @@ class CircuitBreakerFrame(SystemFrame):
     observers and debuggers see it; RTVI does not forward it to the client.
 
     Parameters:
-        incident: What has happened since the circuit opened.
+        incident: What has happened since the circuit opened, in JSON's types,
+            because debuggers and buses serialise every frame:
+            ``Incident.model_validate(frame.incident)`` is the record.
     """
 
-    incident: Incident
+    incident: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.name}({self.incident.state.value}: {self.incident.origin})"
+        return f"{self.name}(incident: {self.incident['id']}, state: {self.incident['state']})"

@@ -255,7 +255,8 @@ class CircuitBreakerProcessor(FrameProcessor):
         if incident.gave_up:
             await self._call_event_handler("on_circuit_given_up", incident)
         if self._running:
-            await self.broadcast_frame(CircuitBreakerFrame, incident=incident)
+            plain = incident.model_dump(mode="json")
+            await self.broadcast_frame(CircuitBreakerFrame, incident=plain)
             if self._params.notify_client and incident.is_channel:
                 await self._notify_client(incident)
 
