@@ -179,7 +179,7 @@ async def _child(options: argparse.Namespace) -> Outcome:
         from pipecat_circuit_breaker import CircuitBreakerProcessor
 
         breaker = CircuitBreakerProcessor()
-    _restrict(cpu_secs=options.seconds + options.end_limit + GRACE_SECS)
+    restrict(cpu_secs=options.seconds + options.end_limit + GRACE_SECS, nice=10)
     tally = Tally()
     threading.Thread(target=_report, args=(tally,), daemon=True).start()
     return await run_chain(
@@ -212,13 +212,18 @@ def _write(report: dict[str, Any]) -> None:
     os.write(1, (json.dumps(report) + "\n").encode())
 
 
-def _restrict(*, cpu_secs: float) -> None:
-    """Limit what this process may take, as far as the system can."""
+def restrict(*, cpu_secs: float, nice: int) -> None:
+    """Limit what this process may take, as far as the system can.
+
+    Args:
+        cpu_secs: CPU seconds from now on, after which the process is killed.
+        nice: How far to stand back behind other processes, 0 to 19.
+    """
     if sys.platform == "win32":
         return
     import resource
 
-    os.nice(10)
+    os.nice(nice)
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds_used = int(used.ru_utime + used.ru_stime) + 1
     _limit(resource.RLIMIT_CPU, seconds_used + int(cpu_secs) + 1)

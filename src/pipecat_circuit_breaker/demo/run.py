@@ -193,7 +193,7 @@ async def run_chain(
     try:
         await asyncio.wait_for(started.wait(), timeout=20.0)
         logger.add(tally.count_log, level="DEBUG")
-        tally.triggered_at = time.monotonic()
+        tally.trigger()
         trigger = asyncio.create_task(_run(scenario))
         await until(tally, trigger)
         figures = tally.figures()
@@ -220,10 +220,15 @@ def peak_rss_mib() -> float:
     """
     if sys.platform == "win32":
         return 0.0
+    if sys.platform == "linux":
+        # What `getrusage` tells a child process includes its parent's memory.
+        with open("/proc/self/status") as status:
+            peak = next((line for line in status if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+        return int(peak.split()[1]) / 2**10
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_bytes / 2**20 if sys.platform == "darwin" else peak_bytes / 2**10
 
 
 async def _run(scenario: Scenario) -> None:

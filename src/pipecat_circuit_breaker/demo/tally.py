@@ -31,6 +31,7 @@ class Figures:
         log_lines: Lines logged at ``DEBUG`` and above since the trigger.
         log_bytes: Their size in Loguru's default format.
         elapsed: Seconds since the trigger.
+        cpu_secs: CPU seconds of the whole process since the trigger.
     """
 
     sends: int = 0
@@ -44,6 +45,7 @@ class Figures:
     log_lines: int = 0
     log_bytes: int = 0
     elapsed: float = 0.0
+    cpu_secs: float = 0.0
 
     def as_json(self) -> dict[str, object]:
         """Return the figures as a JSON object.
@@ -69,6 +71,7 @@ class Tally:
         log_bytes: Their size in Loguru's default format.
         limit: Failures after which nothing fails any more, so that the storm dies. None is never.
         triggered_at: When the chain was triggered, on the monotonic clock.
+        triggered_at_cpu: CPU seconds that the process had used by then.
     """
 
     sends: Counter[str] = field(default_factory=Counter)
@@ -81,6 +84,11 @@ class Tally:
     log_bytes: int = 0
     limit: int | None = None
     triggered_at: float | None = None
+    triggered_at_cpu: float = 0.0
+
+    def trigger(self) -> None:
+        """Note that the chain is triggered now; nothing is counted before."""
+        self.triggered_at, self.triggered_at_cpu = time.monotonic(), time.process_time()
 
     @property
     def calm(self) -> bool:
@@ -141,7 +149,10 @@ class Tally:
         Returns:
             A copy that no longer changes.
         """
-        elapsed = 0.0 if self.triggered_at is None else time.monotonic() - self.triggered_at
+        elapsed = cpu_secs = 0.0
+        if self.triggered_at is not None:
+            elapsed = time.monotonic() - self.triggered_at
+            cpu_secs = time.process_time() - self.triggered_at_cpu
         return Figures(
             sends=self.sends.total(),
             failed_sends=self.failed_sends.total(),
@@ -154,4 +165,5 @@ class Tally:
             log_lines=self.log_lines,
             log_bytes=self.log_bytes,
             elapsed=elapsed,
+            cpu_secs=cpu_secs,
         )
