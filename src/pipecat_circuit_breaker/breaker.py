@@ -69,6 +69,10 @@ class ErrorVerdict:
     remark: str = ""
 
 
+_PASSES = ErrorVerdict(True)
+_HELD = ErrorVerdict(False)
+
+
 class Breaker:
     """Judges every tracked frame once.
 
@@ -116,6 +120,7 @@ class Breaker:
         self._faults: OrderedDict[Origin, Fault] = OrderedDict()
         # Those of them that are not closed: as a rule none, and then a message costs nothing.
         self._open: dict[Origin, Fault] = {}
+        self._open_at: dict[int, dict[Origin, Fault]] = {}
         self._channels: OrderedDict[tuple[int, str | None], Channel] = OrderedDict()
         self._untold: deque[Incident] = deque(maxlen=_MAX_UNTOLD)
         self._tallies: dict[str, Tally] = {}
@@ -232,28 +237,34 @@ class Breaker:
         """
         if not self.judge_message(link):
             return None
-        delivery = Delivery(channel, kind, channel.generation)
-        if not self._open:
-            return delivery
-        stopped_by = [
-            fault
-            for fault in [*self._open.values()]
-            if not fault.is_closed
-            and fault.stops(channel, kind, link)
-            and self._mode_of(fault) is not Mode.DISABLED
-        ]
-        holding = [fault for fault in stopped_by if fault.circuit.holds]
-        for fault in holding:
+        at_channel = self._open_at.get(channel.processor_id)
+        if at_channel is None:
+            return Delivery(channel, kind, channel.generation)
+        probed, observed = [], False
+        for fault in (*at_channel.values(),):
+            circuit = fault.circuit
+            holds = circuit.holds
+            if not holds and circuit.state is CircuitState.CLOSED:
+                continue
+            if not fault.stops(channel, kind, link):
+                continue
+            mode = fault.mode or self.mode
+            if mode is Mode.DISABLED:
+                continue
+            if not holds:
+                probed.append(fault)
+                continue
             fault.note_held_message(kind)
-        if any(self._mode_of(fault) is Mode.GUARD for fault in holding):
-            return None
-        if holding:
-            # Only observed: it goes, but as if it did not, so its outcome is void.
-            delivery.generation = -1
-            return delivery
-        for fault in stopped_by:
+            if mode is Mode.GUARD:
+                return None
+            observed = True
+        if observed:
+            # It goes, but as if it did not, so its outcome is void.
+            return Delivery(channel, kind, -1)
+        delivery = Delivery(channel, kind, channel.generation)
+        for fault in probed:
             fault.ask(link, quiet_closes=False)
-        delivery.probing = tuple((fault, fault.circuit.generation) for fault in stopped_by)
+        delivery.probing = tuple((fault, fault.circuit.generation) for fault in probed)
         return delivery
 
     def delivered(self, delivery: Delivery, *, success: bool) -> None:
@@ -336,22 +347,25 @@ class Breaker:
             delivery.channel.failed(delivery.kind)
 
     def _judge_error(self, link: Link, origin: Origin) -> ErrorVerdict:
-        mode = self._mode_of(self._faults.get(origin))
+        if self.mode is Mode.DISABLED and origin not in self._faults:
+            return _PASSES
+        fault = self._fault(origin)
+        mode = fault.mode or self.mode
         if mode is Mode.DISABLED:
-            return ErrorVerdict(True)
-        verdict = self._count_error(link, self._fault(origin))
-        return verdict if mode is Mode.GUARD else ErrorVerdict(True)
+            return _PASSES
+        verdict = self._count_error(link, fault)
+        return verdict if mode is Mode.GUARD else _PASSES
 
     def _count_error(self, link: Link, fault: Fault) -> ErrorVerdict:
         circuit = fault.circuit
         if fault.is_closed:
             # What was sent before the circuit opened tells of that time only.
             if link.cause is not None and link.cause.at < circuit.opened_at:
-                return ErrorVerdict(True)
+                return _PASSES
             fault.latest = fault.announcement = link
             fault.tally.failures += 1
             opened = circuit.fail() or (link.hop > self._max_hops and circuit.trip())
-            return ErrorVerdict(True, fault.opening_remark if opened else "")
+            return ErrorVerdict(True, fault.opening_remark) if opened else _PASSES
         channel = self._channel_of(fault)
         if circuit.state is CircuitState.HALF_OPEN:
             if fault.probe is not None and (
@@ -363,7 +377,7 @@ class Breaker:
         elif fault.ask(link, quiet_closes=True) is Admission.PROBE:
             return ErrorVerdict(True, fault.probe_remark)
         fault.note_held_error()
-        return ErrorVerdict(False)
+        return _HELD
 
     def _note_feedback(self, link: Link) -> None:
         origin = link.origins[-1]
@@ -397,7 +411,7 @@ class Breaker:
             closed = (o for o, f in self._faults.items() if f.is_closed)
             gone = next(closed, next(iter(self._faults)))
             del self._faults[gone]
-            self._open.pop(gone, None)
+            self._note_closed(gone)
         circuit = Circuit(
             max_errors=self._max_errors,
             window_secs=self._window_secs,
@@ -429,15 +443,23 @@ class Breaker:
             channel.generation += 1
         fault.note_transition(transition, now=self._calendar(), channel=channel)
         if transition.after is CircuitState.CLOSED:
-            self._open.pop(fault.origin, None)
+            self._note_closed(fault.origin)
             self._untold.append(fault.incident())
             if channel is not None:
                 channel.recovered()
             fault.forget()
             return
         self._open[fault.origin] = fault
+        self._open_at.setdefault(fault.origin.processor_id, {})[fault.origin] = fault
         gave_up = transition.after is CircuitState.OPEN and self._note_giving_up(fault)
         self._untold.append(fault.incident(gave_up=gave_up))
+
+    def _note_closed(self, origin: Origin) -> None:
+        if self._open.pop(origin, None) is not None:
+            at_channel = self._open_at[origin.processor_id]
+            del at_channel[origin]
+            if not at_channel:
+                del self._open_at[origin.processor_id]
 
     def _note_giving_up(self, fault: Fault) -> bool:
         """Whether it is now that it is given up."""

@@ -168,7 +168,8 @@ class Circuit:
     @property
     def holds(self) -> bool:
         """Whether whoever asked to pass now would be held back."""
-        self.look()
+        if self._probe is not None:
+            self.look()
         if self._state is CircuitState.OPEN:
             return self._now() < self._retry_at
         return self._state is CircuitState.HALF_OPEN
@@ -287,8 +288,11 @@ class Circuit:
             self._open(self._now(), by_time=True)
 
     def _now(self) -> float:
-        self._latest = max(self._latest, self._clock())
-        return self._latest
+        now = self._clock()
+        if now < self._latest:
+            return self._latest
+        self._latest = now
+        return now
 
     def _forget(self, now: float) -> None:
         while self._failures and now - self._failures[0] >= self._window_secs:

@@ -165,13 +165,12 @@ class Fault:
 
     def stops(self, channel: Channel, kind: str, link: Link) -> bool:
         """Whether a channel cannot take a message because of this, while it is open."""
-        if self.origin.processor_id != channel.processor_id:
+        origin = self.origin
+        if origin.processor_id != channel.processor_id:
             return False
-        if self.circuit.is_isolated and self.origin.destination is None:
-            return True
-        return self.origin.destination == channel.destination and (
-            self.circuit.is_isolated or channel.is_suspect(kind) or self.is_announced_by(link)
-        )
+        if origin.destination != channel.destination:
+            return origin.destination is None and self.circuit.is_isolated
+        return channel.is_suspect(kind) or self.circuit.is_isolated or self.is_announced_by(link)
 
     def ask(self, link: Link, *, quiet_closes: bool) -> Admission:
         """Ask for a frame to pass, see :meth:`Circuit.ask`."""
@@ -201,11 +200,14 @@ class Fault:
     def note_held_message(self, kind: str) -> None:
         """Note a message that is held back."""
         self.tally.held_messages += 1
-        if self._record is not None:
-            held = self._record.held_kinds
-            if kind not in held and len(held) >= _MAX_KINDS - 1:
-                kind = _OTHER
-            held[kind] = held.get(kind, 0) + 1
+        record = self._record
+        if record is not None:
+            held = record.held_kinds
+            if kind not in held:
+                if len(held) >= _MAX_KINDS - 1:
+                    kind = _OTHER
+                held.setdefault(kind, 0)
+            held[kind] += 1
 
     def note_transition(
         self, transition: Transition, *, now: datetime, channel: Channel | None

@@ -71,6 +71,11 @@ class Origin:
     kind: str
     destination: str | None = None
 
+    def __hash__(self) -> int:
+        # What as a rule tells two apart, and no more: this is asked several
+        # times for each error.
+        return hash((self.processor_id, self.kind))
+
     def __str__(self) -> str:
         whom = "" if self.destination is None else f" to {self.destination}"
         return f"{self.processor}: {self.kind}{whom}"
