@@ -117,8 +117,8 @@ def begin(
         What :func:`restore` takes; None where there was nothing to note.
     """
     top = _handling.get()
-    if top is None and link is None:
-        return None
+    if link is None and (top is None or (top.processor is processor and top.outer is None)):
+        return _handling.set(None) if top is not None else None
     task = _running_task()
     outer = own = top
     while own is not None and own.task is task:

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor
 
-from pipecat_circuit_breaker.causality import noted
-from pipecat_circuit_breaker.releases import LIFECYCLE, TRACKED
+from pipecat_circuit_breaker import releases
+from pipecat_circuit_breaker.causality import begin, noted
 
 _DOWNSTREAM = FrameDirection.DOWNSTREAM
 
@@ -29,14 +29,22 @@ Undo = Callable[[], None]
 class Doorkeeper(Protocol):
     """Who is asked about the frames that are not plain."""
 
+    def knows(self, processor: FrameProcessor, frame: Frame) -> bool:
+        """Whether a frame may come in, and nothing has to be said of it."""
+        ...
+
     async def admits(
         self, processor: FrameProcessor, frame: Frame, direction: FrameDirection
     ) -> bool:
-        """Whether a tracked frame may come in; runs in the task of whoever pushes it."""
+        """Whether a frame may come in; runs in the task of whoever pushes it."""
         ...
 
-    async def handle(self, processor: FrameProcessor, frame: Frame, work: Awaitable[None]) -> None:
-        """Await a processor's work on a frame, in the task that does it."""
+    def begins(self, processor: FrameProcessor, frame: Frame) -> None:
+        """Note that a processor is about to handle a frame, in the task that does it."""
+        ...
+
+    def ended(self, processor: FrameProcessor, frame: Frame, *, raised: bool) -> None:
+        """Note that it is done; called in direct mode, and at the end of a pipeline."""
         ...
 
 
@@ -70,7 +78,7 @@ def stand_at(processor: FrameProcessor, keeper: Doorkeeper, *, handles: bool) ->
         direction: FrameDirection = _DOWNSTREAM,
         callback: FrameCallback | None = None,
     ) -> Coroutine[Any, Any, None]:
-        if type(frame) in untracked or _is_untracked(frame):
+        if type(frame) in untracked or _is_untracked(frame) or keeper.knows(processor, frame):
             return queue(frame, direction, callback)
         return ask(frame, direction, callback)
 
@@ -78,11 +86,29 @@ def stand_at(processor: FrameProcessor, keeper: Doorkeeper, *, handles: bool) ->
 
     if handles:
         process = processor.process_frame
+        is_direct = releases.is_direct(processor)
+
+        async def finish(frame: Frame, work: Awaitable[None]) -> None:
+            raised = True
+            try:
+                await work
+                raised = False
+            finally:
+                keeper.ended(processor, frame, raised=raised)
 
         def process_frame(frame: Frame, direction: FrameDirection) -> Awaitable[None]:
-            if type(frame) in untracked and noted() is None:
-                return process(frame, direction)
-            return keeper.handle(processor, frame, process(frame, direction))
+            # A note stays when a queued processor is done, and where the work
+            # raises: pipecat then reports an error. The next frame replaces it.
+            if type(frame) in untracked:
+                if noted() is None:
+                    return process(frame, direction)
+                begin(processor, None)
+            else:
+                keeper.begins(processor, frame)
+            work = process(frame, direction)
+            if is_direct or isinstance(frame, releases.LIFECYCLE):
+                return finish(frame, work)
+            return work
 
         undo.append(replace(processor, "process_frame", process_frame))
 
@@ -116,7 +142,7 @@ def replace(instance: object, name: str, function: Callable[..., Any]) -> Undo:
 
 
 def _is_untracked(frame: Frame) -> bool:
-    if isinstance(frame, (*TRACKED, *LIFECYCLE)):
+    if isinstance(frame, (*releases.TRACKED, *releases.LIFECYCLE)):
         return False
     if len(_UNTRACKED) < _MAX_UNTRACKED:
         _UNTRACKED.add(type(frame))

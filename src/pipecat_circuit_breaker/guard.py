@@ -67,7 +67,7 @@ class Guard:
         )
         self._worker = worker
         self._ended: WeakSet[FrameProcessor] = WeakSet()
-        self._failing: WeakSet[FrameProcessor] = WeakSet()
+        self._failing: set[int] = set()
         self._unusable: WeakSet[FrameProcessor] = WeakSet()
         self._undo: list[door.Undo] = []
         for processor in _processors(worker.pipeline):
@@ -126,6 +126,13 @@ class Guard:
     # Doors
     #
 
+    def knows(self, processor: FrameProcessor, frame: Frame) -> bool:
+        """Whether a frame may come in, and nothing has to be said of it."""
+        link = self._causality.link_of(frame)
+        return link is not None and (
+            link.passes is True or (not link.is_error and processor.id not in self._failing)
+        )
+
     async def admits(
         self, processor: FrameProcessor, frame: Frame, direction: FrameDirection
     ) -> bool:
@@ -138,12 +145,8 @@ class Guard:
         await self._tell()
         return passes
 
-    async def handle(self, processor: FrameProcessor, frame: Frame, work: Awaitable[None]) -> None:
-        """Await a processor's work on a frame, and note what is handled meanwhile.
-
-        The note stays where the work raises, because pipecat then reports an
-        error, and is taken back when the next frame is handled.
-        """
+    def begins(self, processor: FrameProcessor, frame: Frame) -> None:
+        """Note what a processor is about to handle."""
         try:
             link = None
             if isinstance(frame, releases.TRACKED):
@@ -152,13 +155,13 @@ class Guard:
             causality.begin(processor, link)
         except Exception as e:
             self._report("noting a cause", e)
-        try:
-            await work
-        finally:
-            if isinstance(frame, releases.LIFECYCLE) and isinstance(processor, BaseOutputTransport):
-                # It has let its client go: a message that comes now can only fail.
-                self._ended.add(processor)
-        if releases.is_direct(processor):
+
+    def ended(self, processor: FrameProcessor, frame: Frame, *, raised: bool) -> None:
+        """Note that a processor has handled a frame."""
+        if isinstance(frame, releases.LIFECYCLE) and isinstance(processor, BaseOutputTransport):
+            # It has let its client go: a message that comes now can only fail.
+            self._ended.add(processor)
+        if releases.is_direct(processor) and not raised:
             causality.end(processor)
 
     def _judge(self, processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
@@ -173,11 +176,11 @@ class Guard:
             else:
                 link = self._born(frame, pusher, causality.current(pusher))
                 if link.is_error:
-                    self._failing.add(pusher)
+                    self._failing.add(pusher.id)
         if isinstance(frame, ErrorFrame):
             return not upstream or self._judge_error(frame, link)
         # A message is judged where it may fail: here, or where an output sends it.
-        return upstream or processor not in self._failing or self._breaker.judge_message(link)
+        return upstream or processor.id not in self._failing or self._breaker.judge_message(link)
 
     def _born(self, frame: Frame, processor: FrameProcessor, handling: Handling | None) -> Link:
         """Make a frame's link when it is first seen."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pipecat.frames.frames import AudioRawFrame, CancelFrame, EndFrame, Frame, StartFrame
+from pipecat.frames.frames import CancelFrame, EndFrame, Frame, StartFrame, StopFrame
 from pipecat.processors.frame_processor import (
     FrameCallback,
     FrameDirection,
@@ -36,6 +36,9 @@ _EVENTS = {
     CircuitState.HALF_OPEN: "on_circuit_half_opened",
     CircuitState.CLOSED: "on_circuit_closed",
 }
+
+#: Frames that a processor has to handle itself; it is between them that it runs.
+_OWN = (StartFrame, EndFrame, CancelFrame, StopFrame)
 
 #: Incidents that are kept.
 _KEPT_INCIDENTS = 100
@@ -219,14 +222,14 @@ class CircuitBreakerProcessor(FrameProcessor):
         direction: FrameDirection = FrameDirection.DOWNSTREAM,
         callback: FrameCallback | None = None,
     ) -> Coroutine[Any, Any, None]:
-        """Hand sound on to the neighbour at once; all else goes the usual way.
+        """Hand a frame on to the neighbour at once, inside the call that pushes it.
 
         Args:
             frame: The frame.
             direction: Where it is going.
             callback: Called when the frame has been processed.
         """
-        if isinstance(frame, AudioRawFrame) and callback is None:
+        if callback is None and not isinstance(frame, _OWN):
             downstream = direction is FrameDirection.DOWNSTREAM
             neighbour = self.next if downstream else self.previous
             if neighbour is not None:
