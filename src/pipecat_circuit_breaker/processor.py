@@ -29,7 +29,12 @@ from pipecat_circuit_breaker.guard import Guard
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.origin import Origin
 from pipecat_circuit_breaker.params import CircuitBreakerParams
-from pipecat_circuit_breaker.releases import CLIENT_WENT, client_events_of, worker_of
+from pipecat_circuit_breaker.releases import (
+    CLIENT_WENT,
+    anybody_else_at,
+    client_events_of,
+    worker_of,
+)
 
 _EVENTS = {
     CircuitState.OPEN: "on_circuit_opened",
@@ -148,7 +153,7 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         async def on_went(_: Any, *client: Any) -> None:
             clients.discard(_identity(*client))
-            if not clients:
+            if not clients and not anybody_else_at(transport):
                 await on_left()
 
         async def on_left(*_: Any) -> None:

@@ -114,7 +114,12 @@ async def push_send_failure(output: FrameProcessor, failure: Exception) -> None:
 
 
 #: Events of which a transport has at least one if it can say that nobody is there.
-CLIENT_WENT = ("on_client_disconnected", "on_disconnected", "on_left")
+CLIENT_WENT = (
+    "on_client_disconnected",
+    "on_participant_disconnected",
+    "on_disconnected",
+    "on_left",
+)
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,20 @@ def client_events_of(transport: BaseTransport) -> ClientEvents:
     def has(*names: str) -> tuple[str, ...]:
         return tuple(name for name in names if name in transport._event_handlers)
 
-    if went := has("on_client_disconnected"):
+    # LiveKit has clients from 1.8.0 on, and participants before.
+    if went := has("on_client_disconnected", "on_participant_disconnected"):
         # A room: that the bot has joined it does not mean that anybody is there.
-        return ClientEvents(has("on_client_connected"), went, has("on_left", "on_disconnected"))
+        came = has("on_client_connected", "on_participant_connected")
+        return ClientEvents(came, went, has("on_left", "on_disconnected"))
     return ClientEvents(has("on_connected", "on_joined"), (), has("on_disconnected", "on_left"))
+
+
+def anybody_else_at(transport: BaseTransport) -> bool:
+    """Whether a transport says that there are clients, whoever has come and gone.
+
+    LiveKit does not tell before 1.13.0 who was there before the bot.
+    """
+    try:
+        return bool(transport.get_participants())  # type: ignore[attr-defined]
+    except Exception:
+        return False  # it has no such method, or no room any more

@@ -1,0 +1,68 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Test sessions: the whole suite, the releases of pipecat, the linters.
+
+`nox` runs all, `nox -s "releases(1.7.0)"` one; what follows `--` goes to pytest.
+"""
+
+import re
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = True
+
+#: A release per line that pipecat had, and whatever is the newest today.
+RELEASES = ["0.0.108", "1.0.0", "1.7.0", "1.8.1", "1.12.0", "1.14.0", "newest"]
+
+#: Transports that are tested as they are. 1.0.0 does not bring `websockets` by itself.
+EXTRAS = "daily,livekit,webrtc,websocket"
+
+
+def newest(session: nox.Session) -> str:
+    """The newest release that the index serves, whatever may pin an installation lower."""
+    listing = session.run("python", "-m", "pip", "index", "versions", "pipecat-ai", silent=True)
+    found = re.search(r"^pipecat-ai \((\S+)\)", str(listing), re.MULTILINE)
+    if found is None:
+        session.error(f"pip names no newest pipecat-ai: {listing}")
+    return found[1]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the whole suite on the newest pipecat, and see to it that it is the newest."""
+    session.install("-e", ".[test]", f"pipecat-ai[{EXTRAS}]")
+    session.run("pytest", *session.posargs, env={"PIPECAT_RELEASE": newest(session)})
+
+
+@nox.session
+@nox.parametrize("release", RELEASES, ids=RELEASES)
+def releases(session: nox.Session, release: str) -> None:
+    """Run what runs on every release: the storms of real transports, and the older names."""
+    if release == "newest":
+        release = newest(session)
+        if release in RELEASES:
+            session.skip(f"the newest is {release}, which has a session of its own")
+    session.install("-e", ".[test]", f"pipecat-ai[{EXTRAS}]=={release}")
+    session.run(
+        "pytest",
+        "-m",
+        "releases",
+        *(session.posargs or ["tests/releases"]),
+        env={"PIPECAT_RELEASE": release},
+    )
+    session.run("pipecat-circuit-breaker", "demo", "--chain", "send-raises", "--seconds", "1")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and types."""
+    session.install("-e", ".[lint,demo]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
