@@ -43,7 +43,7 @@ class Link:
             as often as it was passed. The last one of an error is its own.
         is_error: Whether the frame is an error; otherwise it is a message.
         category: What sort of error it is, where its processor knows.
-        passes: The verdict, once there is one: it holds at every other gate.
+        passes: The verdict, once there is one: it holds everywhere.
     """
 
     frame: str
