@@ -149,6 +149,11 @@ class Breaker:
         )
 
     @property
+    def open_incidents(self) -> tuple[Incident, ...]:
+        """What has happened until now where it is not over."""
+        return tuple(fault.incident() for fault in self._open.values())
+
+    @property
     def has_news(self) -> bool:
         """Whether there are transitions to tell."""
         return bool(self._untold)

@@ -43,6 +43,8 @@ class Link:
             as often as it was passed. The last one of an error is its own.
         is_error: Whether the frame is an error; otherwise it is a message.
         category: What sort of error it is, where its processor knows.
+        pipeline: Whose frame it is: bots that are started by one another share
+            tasks' contexts, and must not share causes.
         passes: The verdict, once there is one: it holds everywhere.
     """
 
@@ -55,6 +57,7 @@ class Link:
     origins: tuple[Origin, ...]
     is_error: bool
     category: str | None = None
+    pipeline: object = None
     passes: bool | None = None
 
     def chain(self) -> "tuple[Link, ...]":
@@ -137,7 +140,7 @@ def begin(
 
 
 def end(processor: Processor) -> None:
-    """Note that a direct-mode processor is done: its pusher's task goes on as before."""
+    """Note that a processor is done: the task goes on as before."""
     top = _handling.get()
     if top is not None and top.processor is processor and top.task is _running_task():
         _handling.set(top.outer)
@@ -250,6 +253,8 @@ class Causality:
         cause = handling.link if handling is not None else None
         origins: tuple[Origin, ...] = ()
         hop = 0
+        if cause is not None and cause.pipeline is not self:
+            cause = None
         if cause is not None and handling is not None:
             origins, hop = cause.origins, cause.hop + 1
             if origin is None and not cause.is_error:
@@ -270,6 +275,7 @@ class Causality:
             origins,
             origin is not None,
             category,
+            self,
         )
         if hop >= self._kept_hops:
             link.chain()[-self._kept_hops].cause = None

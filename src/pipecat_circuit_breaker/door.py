@@ -44,79 +44,112 @@ class Doorkeeper(Protocol):
         ...
 
     def ended(self, processor: FrameProcessor, frame: Frame, *, raised: bool) -> None:
-        """Note that it is done; called in direct mode, and at the end of a pipeline."""
+        """Note that it is done."""
         ...
 
 
-def stand_at(processor: FrameProcessor, keeper: Doorkeeper, *, handles: bool) -> Undo:
-    """Stand at the door of a processor.
+class Door:
+    """Stands at one processor.
 
     pipecat hands a frame over by calling ``queue_frame`` of the neighbour, and
     has it handled by calling ``process_frame``. Both are public and looked up
-    on the instance, so a function of ours can stand before each. For a frame
-    that is not tracked it costs one call and makes no coroutine of its own:
-    pipecat's event handlers would cost ten times that at every frame.
+    on the instance, so a function of ours can stand before each. Before
+    ``queue_frame`` one stands all the time: for a frame that is not tracked it
+    costs one call, and no coroutine. Before ``process_frame`` one stands only
+    from the moment a tracked frame comes in until it has been handled.
 
     Args:
         processor: The processor.
         keeper: Who is asked.
-        handles: Whether what the processor handles is to be noted; False for
-            those that only hand on.
-
-    Returns:
-        What takes it all back.
     """
-    queue = processor.queue_frame
-    untracked = _UNTRACKED
 
-    async def ask(frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
-        if await keeper.admits(processor, frame, direction):
-            await queue(frame, direction, callback)
+    def __init__(self, processor: FrameProcessor, keeper: Doorkeeper) -> None:
+        """Stand at the door from now on."""
+        self._processor = processor
+        self._keeper = keeper
+        self._queue = processor.queue_frame
+        self._process = processor.process_frame
+        self._is_direct = releases.is_direct(processor)
+        self._due = 0
+        self._left_over = 0
+        self._step_aside: Undo | None = None
+        # What handles a frame in its pusher's task has to hide what that one handles.
+        self._stays = self._is_direct and not isinstance(processor, releases.RELAYS)
+        if self._stays:
+            self._stand_before_handling()
+        self._leave = replace(processor, "queue_frame", self._before_queue())
 
-    def queue_frame(
-        frame: Frame,
-        direction: FrameDirection = _DOWNSTREAM,
-        callback: FrameCallback | None = None,
-    ) -> Coroutine[Any, Any, None]:
-        if type(frame) in untracked or _is_untracked(frame) or keeper.knows(processor, frame):
-            return queue(frame, direction, callback)
-        return ask(frame, direction, callback)
+    def leave(self) -> None:
+        """Leave the processor as it was found."""
+        self._leave()
+        if self._step_aside is not None:
+            self._step_aside()
 
-    undo = [replace(processor, "queue_frame", queue_frame)]
+    def _before_queue(self) -> Callable[..., Coroutine[Any, Any, None]]:
+        queue, untracked = self._queue, _UNTRACKED
 
-    if handles:
-        process = processor.process_frame
-        is_direct = releases.is_direct(processor)
+        def queue_frame(
+            frame: Frame,
+            direction: FrameDirection = _DOWNSTREAM,
+            callback: FrameCallback | None = None,
+        ) -> Coroutine[Any, Any, None]:
+            if type(frame) in untracked or _is_untracked(frame):
+                return queue(frame, direction, callback)
+            if self._keeper.knows(self._processor, frame):
+                self._expect()
+                return queue(frame, direction, callback)
+            return self._ask(frame, direction, callback)
 
-        async def finish(frame: Frame, work: Awaitable[None]) -> None:
-            raised = True
-            try:
-                await work
-                raised = False
-            finally:
-                keeper.ended(processor, frame, raised=raised)
+        return queue_frame
 
-        def process_frame(frame: Frame, direction: FrameDirection) -> Awaitable[None]:
-            # A note stays when a queued processor is done, and where the work
-            # raises: pipecat then reports an error. The next frame replaces it.
-            if type(frame) in untracked:
-                if noted() is None:
-                    return process(frame, direction)
-                begin(processor, None)
-            else:
-                keeper.begins(processor, frame)
-            work = process(frame, direction)
-            if is_direct or isinstance(frame, releases.LIFECYCLE):
-                return finish(frame, work)
+    async def _ask(
+        self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None
+    ) -> None:
+        if await self._keeper.admits(self._processor, frame, direction):
+            self._expect()
+            await self._queue(frame, direction, callback)
+
+    def _expect(self) -> None:
+        self._due += 1
+        if self._step_aside is None:
+            self._stand_before_handling()
+
+    def _stand_before_handling(self) -> None:
+        self._step_aside = replace(self._processor, "process_frame", self._before_process)
+
+    def _before_process(self, frame: Frame, direction: FrameDirection) -> Awaitable[None]:
+        work = self._process(frame, direction)
+        if type(frame) not in _UNTRACKED:
+            self._due -= 1
+            self._keeper.begins(self._processor, frame)
+            return self._finish(frame, work)
+        if noted() is None:
             return work
+        begin(self._processor, None)
+        if self._is_direct:
+            return self._finish(frame, work)
+        self._left_over -= 1
+        self._done()
+        return work
 
-        undo.append(replace(processor, "process_frame", process_frame))
+    async def _finish(self, frame: Frame, work: Awaitable[None]) -> None:
+        raised = True
+        try:
+            await work
+            raised = False
+        finally:
+            # Where the work raises the note stays, because pipecat then
+            # reports an error. The next frame in the same task replaces it.
+            self._left_over += raised
+            self._keeper.ended(self._processor, frame, raised=raised)
+            self._done()
 
-    def leave() -> None:
-        for step in undo:
-            step()
-
-    return leave
+    def _done(self) -> None:
+        if self._due <= 0 and self._left_over <= 0 and not self._stays:
+            self._due = self._left_over = 0
+            if self._step_aside is not None:
+                self._step_aside()
+                self._step_aside = None
 
 
 def replace(instance: object, name: str, function: Callable[..., Any]) -> Undo:

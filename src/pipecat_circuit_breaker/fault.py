@@ -78,6 +78,7 @@ class _Record:
     opened_secs: float
     advice: Advice
     is_channel: bool
+    steps: tuple[ChainStep, ...] = ()
     id: str = field(default_factory=lambda: uuid4().hex)
     openings: int = 0
     held_errors: int = 0
@@ -286,7 +287,7 @@ class Fault:
             answers=self.answers,
             application=self.application,
         )
-        return _Record(
+        record = _Record(
             trigger=trigger,
             chain=kept,
             chain_omitted=len(chain) - len(kept),
@@ -297,6 +298,9 @@ class Fault:
             advice=advise(evidence),
             is_channel=channel is not None,
         )
+        # At once: the frame that says so becomes a root.
+        record.steps = _steps(record)
+        return record
 
     def _trigger(self, transition: Transition, link: Link | None) -> Trigger:
         if self.circuit.is_isolated:
@@ -339,7 +343,7 @@ class Fault:
             state=self.circuit.state,
             trigger=record.trigger,
             is_channel=record.is_channel,
-            chain=_steps(record),
+            chain=record.steps,
             chain_omitted=record.chain_omitted,
             failures=record.failures,
             rate=record.rate,

@@ -71,8 +71,7 @@ class Guard:
         self._unusable: WeakSet[FrameProcessor] = WeakSet()
         self._undo: list[door.Undo] = []
         for processor in _processors(worker.pipeline):
-            handles = not isinstance(processor, releases.RELAYS)
-            self._undo.append(door.stand_at(processor, self, handles=handles))
+            self._undo.append(door.Door(processor, self).leave)
             if isinstance(processor, BaseOutputTransport):
                 self._stand_at(processor)
         self._listen_to(worker)
@@ -107,6 +106,11 @@ class Guard:
     def circuits(self) -> tuple[CircuitSnapshot, ...]:
         """Every circuit as it is now."""
         return self._breaker.circuits
+
+    @property
+    def open_incidents(self) -> tuple[Incident, ...]:
+        """What has happened until now where it is not over."""
+        return self._breaker.open_incidents
 
     @property
     def totals(self) -> tuple[Totals, ...]:
@@ -161,7 +165,7 @@ class Guard:
         if isinstance(frame, releases.LIFECYCLE) and isinstance(processor, BaseOutputTransport):
             # It has let its client go: a message that comes now can only fail.
             self._ended.add(processor)
-        if releases.is_direct(processor) and not raised:
+        if not raised:
             causality.end(processor)
 
     def _judge(self, processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:

@@ -115,8 +115,10 @@ class CircuitBreakerProcessor(FrameProcessor):
 
     @property
     def incidents(self) -> tuple[Incident, ...]:
-        """The latest copy of the last 100 incidents, the one that opened last at the end."""
-        return tuple(self._incidents.values())
+        """The last 100 incidents as they are now, the one that opened last at the end."""
+        open_now = self._guard.open_incidents if self._guard else ()
+        now = {incident.id: incident for incident in open_now}
+        return tuple(now.get(id, incident) for id, incident in self._incidents.items())
 
     @property
     def totals(self) -> tuple[Totals, ...]:

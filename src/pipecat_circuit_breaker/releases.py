@@ -44,9 +44,8 @@ TRACKED = (ErrorFrame, *MESSAGES)
 #: Frames after which an output transport has let its client go.
 LIFECYCLE = (EndFrame, CancelFrame)
 
-#: Direct-mode processors that only hand frames on. (A source does more: what
-#: it hands to the worker, the worker's handlers may answer.)
-RELAYS = (Pipeline, PipelineSink)
+#: Direct-mode processors that only hand frames on.
+RELAYS = (Pipeline, PipelineSource, PipelineSink)
 
 
 class Worker(Protocol):
