@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""The command line: runs the chains side by side, without and with the breaker, and compares."""
+"""The command that runs the chains side by side, without and with the breaker, and compares."""
 
 import json
 import math
@@ -23,12 +23,13 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from pipecat_circuit_breaker.demo.chains import CHAINS, Position
 from pipecat_circuit_breaker.demo.contained import ContainedError, run_contained
 from pipecat_circuit_breaker.demo.run import Outcome
 from pipecat_circuit_breaker.demo.tally import Figures
+from pipecat_circuit_breaker.incident import Incident
+from pipecat_circuit_breaker.show.terminal import tree
 
 TREE_CHAIN = "send-raises"
 NARROWEST = 100
@@ -49,12 +50,7 @@ class Comparison:
     guarded: Outcome
 
 
-@click.group()
-def main() -> None:
-    """A circuit breaker for Pipecat."""
-
-
-@main.command()
+@click.command()
 @click.option(
     "--chain",
     "chains",
@@ -182,7 +178,7 @@ def _show(
     incident = _incident(results)
     if incident is not None:
         console.print()
-        console.print(_tree(incident))
+        console.print(tree(incident), width=min(console.width, NARROWEST))
 
 
 def _table(results: Sequence[Comparison], position: Position, seconds: float) -> Table:
@@ -254,34 +250,12 @@ def _notes(results: Sequence[Comparison]) -> Iterator[str]:
             )
 
 
-def _incident(results: Sequence[Comparison]) -> dict[str, Any] | None:
+def _incident(results: Sequence[Comparison]) -> Incident | None:
     """Choose the incident to explain: the plainest chain's, else the longest of the first."""
     for result in sorted(results, key=lambda result: result.chain != TREE_CHAIN):
         if result.guarded.incidents:
-            return max(result.guarded.incidents, key=lambda incident: len(incident["chain"]))
+            return max(result.guarded.incidents, key=lambda incident: len(incident.chain))
     return None
-
-
-def _tree(incident: dict[str, Any]) -> Tree:
-    tree = Tree(
-        Text.assemble(
-            (incident["origin"], "bold"),
-            f"  opened on {incident['trigger']} after {incident['failures']} failures",
-        ),
-        guide_style="dim",
-    )
-    branch = tree
-    for step in incident["chain"]:
-        label = Text.assemble(
-            (f"{step['hop']} ", "dim"),
-            (step["frame"], "red" if "Error" in step["frame"] else "cyan"),
-            (f"  {step['processor']}  ", "dim"),
-            step["text"],
-            overflow="ellipsis",
-            no_wrap=True,
-        )
-        branch = branch.add(label)
-    return tree
 
 
 def _document(results: Sequence[Comparison], position: Position, seconds: float) -> dict[str, Any]:

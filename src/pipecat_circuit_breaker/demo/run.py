@@ -10,7 +10,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from loguru import logger
@@ -18,15 +18,15 @@ from pipecat.frames.frames import CancelFrame, EndFrame, Frame
 from pipecat.pipeline.runner import PipelineRunner
 from pipecat.pipeline.task import PipelineTask
 from pipecat.processors.frame_processor import FrameProcessor
+from pydantic import TypeAdapter
 
 from pipecat_circuit_breaker.demo.chains import Chain, Position, Scenario
 from pipecat_circuit_breaker.demo.tally import Figures, Tally
+from pipecat_circuit_breaker.incident import Incident
+from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
 
 Ending = Literal["end", "cancel"]
 Until = Callable[[Tally, "asyncio.Task[None]"], Awaitable[None]]
-
-# A breaker that fails to break would report an incident per turn of a storm.
-MAX_INCIDENTS = 20
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Outcome:
             when the limit was reached.
         peak_rss_mib: The most memory that the process ever used, in MiB. 0.0 where that is not
             known. It is a figure of this chain only in a process of its own.
-        incidents: What the breaker reported when a circuit opened, as JSON objects.
+        incidents: The latest copy of each incident that the breaker knows of.
         killed: Why the process was killed, or None. Only `contained` kills.
     """
 
     figures: Figures
     end_frame_ms: float | None
     peak_rss_mib: float
-    incidents: list[dict[str, Any]] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
     killed: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -55,7 +55,8 @@ class Outcome:
         Returns:
             A dictionary of plain values.
         """
-        return asdict(self)
+        values: dict[str, Any] = _OUTCOME.dump_python(self, mode="json")
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Outcome":
@@ -67,7 +68,10 @@ class Outcome:
         Returns:
             The outcome.
         """
-        return cls(**{**values, "figures": Figures(**values["figures"])})
+        return _OUTCOME.validate_python(values)
+
+
+_OUTCOME = TypeAdapter(Outcome)
 
 
 def seconds(duration: float) -> Until:
@@ -135,7 +139,7 @@ def settled(*, turns: int = 300, cap: int = 5000, timeout: float = 30.0) -> Unti
 async def run_chain(
     chain: Chain,
     *,
-    breaker: FrameProcessor | None,
+    breaker: CircuitBreakerProcessor | None,
     position: Position = "first",
     until: Until,
     ending: Ending = "end",
@@ -147,7 +151,7 @@ async def run_chain(
 
     Args:
         chain: The chain.
-        breaker: A `CircuitBreakerProcessor` to put into its pipeline, or None.
+        breaker: What to put into its pipeline, or None.
         position: Where to put it: "first" in the pipeline, or "last", before the output.
         until: When the wait is over: `seconds`, `sends` or `settled`.
         ending: How the pipeline ends then, with an ``EndFrame`` ("end") or by a cancellation.
@@ -163,7 +167,6 @@ async def run_chain(
     tally = Tally() if tally is None else tally
     tasks_before = asyncio.all_tasks()
     sink_before = _next_sink()
-    incidents: list[dict[str, Any]] = []
     started, finished, stuck = asyncio.Event(), asyncio.Event(), asyncio.Event()
     scenario = await chain.build(tally, breaker, position)
 
@@ -177,15 +180,9 @@ async def run_chain(
         if isinstance(frame, CancelFrame):
             stuck.set()
 
-    def on_opened(_: FrameProcessor, incident: Any) -> None:
-        if len(incidents) < MAX_INCIDENTS:
-            incidents.append({**incident.model_dump(mode="json"), "origin": str(incident.origin)})
-
     scenario.worker.add_event_handler("on_pipeline_started", on_started)
     scenario.worker.add_event_handler("on_pipeline_finished", on_finished)
     scenario.worker.add_event_handler("on_pipeline_timeout", on_timeout)
-    if breaker is not None:
-        breaker.add_event_handler("on_circuit_opened", on_opened)
 
     runner = PipelineRunner(handle_sigint=False)
     running = asyncio.create_task(runner.run(scenario.worker))
@@ -198,6 +195,7 @@ async def run_chain(
         await until(tally, trigger)
         figures = tally.figures()
         end_frame_ms = await _end(scenario.worker, ending, finished, stuck, end_limit)
+        incidents = [*breaker.incidents] if breaker is not None else []
         outcome = Outcome(figures, end_frame_ms, peak_rss_mib(), incidents)
         if before_teardown is not None:
             before_teardown(outcome)

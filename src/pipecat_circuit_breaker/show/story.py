@@ -1,0 +1,303 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""An incident in words, the same in the terminal and on a page.
+
+Its texts come from outside: from errors, from clients, from a file. Whatever is
+shown of them is one line, bounded and printable.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipecat_circuit_breaker.circuit import CircuitState
+from pipecat_circuit_breaker.incident import ChainStep, Ending, Incident, ProbeOutcome, Trigger
+from pipecat_circuit_breaker.origin import FEEDBACK, one_line
+
+_MAX_TEXT = 400
+_MAX_NAME = 120
+_MAX_TURN = 8
+
+_STATES = {
+    CircuitState.OPEN: "open",
+    CircuitState.HALF_OPEN: "half-open",
+    CircuitState.CLOSED: "closed",
+}
+_ENDINGS = {
+    Ending.RECOVERED: "a probe arrived",
+    Ending.QUIET: "no error came after the probe",
+    Ending.CLIENT_CAME: "a client came",
+    Ending.BY_HAND: "closed by hand",
+}
+_OUTCOMES = {
+    ProbeOutcome.PENDING: "on its way",
+    ProbeOutcome.PASSED: "passed",
+    ProbeOutcome.FAILED: "failed",
+    ProbeOutcome.TIMED_OUT: "never reported",
+    ProbeOutcome.VOID: "void",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the chain.
+
+    Parameters:
+        hop: Frames between it and the root.
+        when: How long before the opening it was pushed.
+        processor: Who pushed it.
+        frame: Its class.
+        text: What it said.
+        is_error: Whether it is an error.
+        trips: Whether it is the one that opened the circuit.
+    """
+
+    hop: int
+    when: str
+    processor: str
+    frame: str
+    text: str
+    is_error: bool
+    trips: bool
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Steps of the chain that are not shown.
+
+    Parameters:
+        steps: How many.
+    """
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """Frames that were held back.
+
+    Parameters:
+        count: How many.
+        kind: Of which kind.
+        share: Their share of the largest count, above 0 and up to 1.
+    """
+
+    count: int
+    kind: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Try:
+    """One probe.
+
+    Parameters:
+        when: How long after the opening it was let through.
+        outcome: What came of it, in words.
+        result: The same for a machine.
+        frame: Its class.
+        text: What it said.
+    """
+
+    when: str
+    outcome: str
+    result: str
+    frame: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """What there is to tell of an incident.
+
+    Parameters:
+        id: The incident's.
+        state: The circuit's state, in words.
+        title: Who failed, and how.
+        facts: Why it opened, when, for how long, and how it ended or goes on.
+        advice: What to do.
+        advice_kind: What it comes down to.
+        look_at: The processor to look at first.
+        loop: Who sets whom off, and how often round; empty where nothing goes round.
+        chain: From the root to the frame that opened the circuit.
+        held: What was held back, errors first.
+        tries: The latest probes.
+        tried: The same in one line; empty where there was none.
+        noticed: What the user noticed.
+        as_of: A remark where it all goes on after this copy; else empty.
+    """
+
+    id: str
+    state: str
+    title: str
+    facts: tuple[str, ...]
+    advice: str
+    advice_kind: str
+    look_at: str
+    loop: str
+    chain: tuple[Step | Gap, ...]
+    held: tuple[Held, ...]
+    tries: tuple[Try, ...]
+    tried: str
+    noticed: str
+    as_of: str
+
+
+def tell(incident: Incident, *, most_steps: int = 64) -> Story:
+    """Put an incident into words.
+
+    Args:
+        incident: The incident.
+        most_steps: Steps of its chain to show; of a longer one the root and the latest.
+    """
+    return Story(
+        id=one_line(incident.id, _MAX_NAME),
+        state=_STATES[incident.state],
+        title=one_line(incident.origin, 2 * _MAX_NAME),
+        facts=tuple(_facts(incident)),
+        advice=one_line(incident.advice.text, 3 * _MAX_TEXT),
+        advice_kind=incident.advice.kind.value.replace("_", " "),
+        look_at=one_line(incident.advice.processor, _MAX_NAME),
+        loop=_loop(incident.chain),
+        chain=_chain(incident, most_steps),
+        held=_held(incident),
+        tries=_tries(incident),
+        tried=_tried(incident),
+        noticed=one_line(incident.noticed, _MAX_TEXT),
+        as_of=_as_of(incident),
+    )
+
+
+def duration(secs: float) -> str:
+    """Write a time span as people do.
+
+    Args:
+        secs: Seconds; the sign is left out.
+    """
+    secs = abs(secs)
+    if secs < 0.9995:
+        return f"{secs * 1000:.0f} ms"
+    if secs < 99.95:
+        return f"{secs:.1f} s"
+    minutes, rest = divmod(round(secs), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _facts(incident: Incident) -> list[str]:
+    facts = [_why(incident), f"opened {_moment(incident.opened_at)}"]
+    if incident.openings > 1:
+        facts.append(f"opened {incident.openings} times")
+    if incident.ended_at is not None:
+        facts.append(f"lasted {duration(incident.secs)}")
+    elif incident.secs:
+        facts.append(f"{_STATES[incident.state]} after {duration(incident.secs)}")
+    if incident.ending is not None:
+        facts.append(_ENDINGS[incident.ending])
+    if incident.state is CircuitState.OPEN:
+        wait = incident.probe_in_secs
+        facts.append("no probe" if wait is None else f"next probe in {duration(wait)}")
+    if incident.gave_up:
+        facts.append("given up")
+    return facts
+
+
+def _why(incident: Incident) -> str:
+    match incident.trigger:
+        case Trigger.ERRORS:
+            errors = f"{incident.failures:,} related error{'' if incident.failures == 1 else 's'}"
+            return errors if incident.rate is None else f"{errors}, {_rate(incident.rate)}"
+        case Trigger.RECURSION if incident.origin.kind == FEEDBACK:
+            return "messages set each other off"
+        case Trigger.RECURSION:
+            return "errors and messages set each other off"
+        case Trigger.CLIENT_GONE:
+            return "the transport has no client"
+        case Trigger.MANUAL:
+            return "opened by hand"
+
+
+def _chain(incident: Incident, most_steps: int) -> tuple[Step | Gap, ...]:
+    last = len(incident.chain) - 1
+    steps = [_step(incident, step, trips=i == last) for i, step in enumerate(incident.chain)]
+    shown = steps if len(steps) <= most_steps else [steps[0], *steps[1 - most_steps :]]
+    missing = incident.chain_omitted + len(steps) - len(shown)
+    return (*shown[:1], Gap(missing), *shown[1:]) if missing else tuple(shown)
+
+
+def _step(incident: Incident, step: ChainStep, *, trips: bool) -> Step:
+    secs = (incident.opened_at - step.at).total_seconds()
+    return Step(
+        hop=step.hop,
+        when=f"{'−' if secs >= 0.0005 else ''}{duration(secs)}",
+        processor=one_line(step.processor, _MAX_NAME),
+        frame=one_line(step.frame, _MAX_NAME),
+        text=one_line(step.text, _MAX_TEXT),
+        is_error=is_error(step),
+        trips=trips,
+    )
+
+
+def is_error(step: ChainStep) -> bool:
+    """Whether a step is an error; otherwise it is a message."""
+    return "Error" in step.frame
+
+
+def _loop(chain: Sequence[ChainStep]) -> str:
+    """Say what the chain's end repeats."""
+    pushed = [(step.processor, step.frame) for step in chain]
+    for length in range(1, min(len(pushed) // 2, _MAX_TURN) + 1):
+        turn, turns = pushed[-length:], 1
+        while pushed[-length * (turns + 1) : -length * turns] == turn:
+            turns += 1
+        if turns > 1:
+            names = [one_line(processor, _MAX_NAME) for processor, _ in turn]
+            return f"{' → '.join((*names, names[0]))}, {turns} times round"
+    return ""
+
+
+def _held(incident: Incident) -> tuple[Held, ...]:
+    kinds = sorted(incident.held_kinds.items(), key=lambda item: -item[1])
+    counts = [(one_line(kind, _MAX_NAME), count) for kind, count in kinds]
+    if incident.held_errors:
+        counts = [("errors", incident.held_errors), *counts]
+    most = max((count for _, count in counts), default=0)
+    return tuple(Held(count, kind, count / most) for kind, count in counts if count > 0)
+
+
+def _tries(incident: Incident) -> tuple[Try, ...]:
+    return tuple(
+        Try(
+            when=f"+{duration((probe.at - incident.opened_at).total_seconds())}",
+            outcome=_OUTCOMES[probe.outcome],
+            result=probe.outcome.value,
+            frame=one_line(probe.frame, _MAX_NAME),
+            text=one_line(probe.text, _MAX_TEXT),
+        )
+        for probe in incident.probes
+    )
+
+
+def _tried(incident: Incident) -> str:
+    counts = Counter(probe.outcome for probe in incident.probes)
+    return ", ".join(f"{count} {_OUTCOMES[outcome]}" for outcome, count in counts.items())
+
+
+def _as_of(incident: Incident) -> str:
+    if incident.ended_at is not None:
+        return ""
+    return f"Written {_moment(incident.at)}, while it went on: what came later is not in it."
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f} a second" if rate >= 10 else f"{rate:.1f} a second"
