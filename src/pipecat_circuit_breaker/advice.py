@@ -16,18 +16,26 @@ from dataclasses import dataclass
 
 from pipecat_circuit_breaker.causality import Link
 from pipecat_circuit_breaker.incident import Advice, AdviceKind, Trigger
-from pipecat_circuit_breaker.origin import FEEDBACK, Origin
+from pipecat_circuit_breaker.origin import FEEDBACK, Origin, one_line
 
 #: How RTVI labels its messages. Others are the application's own.
 _RTVI = "rtvi-ai/"
 _LOG_LINE = f"{_RTVI}system-log"
 
+#: Characters of an error's text that an advice quotes, and kinds of message.
+_MAX_QUOTE = 160
+_MAX_KINDS = 8
+
+# A number is a status only where the text says so: it may be an id as well.
+_STATUS = r"(?:http|status|code|error)[^\d\n]{0,12}"
 _CREDENTIALS = re.compile(
-    r"\b(401|403|unauthori[sz]ed|forbidden|invalid api key|api[ _-]?key|credentials?)\b"
-    r"|authenticat|authori[sz]ation",
+    rf"{_STATUS}(?:401|403)\b|unauthori[sz]ed|forbidden|invalid api key|permission.?denied"
+    r"|api[ _-]?key\b(?!\s*=)|\bcredentials?\b|authenticat|authori[sz]ation",
     re.IGNORECASE,
 )
-_QUOTA = re.compile(r"\b(429|quota|rate.?limit(ed)?|too many requests)\b", re.IGNORECASE)
+_QUOTA = re.compile(
+    rf"{_STATUS}429\b|quota|rate.?limit|too.?many.?requests|resource.?exhausted", re.IGNORECASE
+)
 _SERIALIZE = re.compile(r"seriali[sz]|encod|circular reference", re.IGNORECASE)
 _SERIALIZE_EXCEPTIONS = {
     "TypeError",
@@ -42,6 +50,15 @@ _GONE = re.compile(
     re.IGNORECASE,
 )
 _GONE_EXCEPTIONS = re.compile(r"Connection|BrokenPipe|Disconnect|Closed")
+
+# What pipecat's categories say of where to look, beside credentials and quota.
+_LOOK = {
+    "connectivity": "It cannot reach what it calls: look at the network, and at the other end.",
+    "server": "Its provider reports a failure of its own: look at the provider's status.",
+    "invalid_request": "Its provider rejects what it asks for: look at its model, voice and "
+    "settings.",
+    "application": "What fails is the application's own code that it runs, such as a tool.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +91,6 @@ def advise(evidence: Evidence) -> Advice:
         evidence: What is known.
     """
     processor = evidence.origin.processor
-    failure = _failure(evidence)
     if evidence.trigger is Trigger.MANUAL:
         return Advice(
             kind=AdviceKind.BY_HAND,
@@ -83,22 +99,68 @@ def advise(evidence: Evidence) -> Advice:
         )
     if evidence.trigger is Trigger.CLIENT_GONE:
         return _client_gone(processor, "It has no client any more.")
-    if _LOG_LINE in {link.text for link in evidence.chain} | {*evidence.answers.values()}:
+    return (
+        _log_feeds_itself(evidence)
+        or _refused(evidence)
+        or _answered(evidence)
+        or _channel(evidence)
+        or _processor(evidence)
+    )
+
+
+def _log_feeds_itself(evidence: Evidence) -> Advice | None:
+    if _LOG_LINE not in {link.text for link in evidence.chain} | {*_fed_back(evidence).values()}:
+        return None
+    processor = evidence.origin.processor
+    return Advice(
+        kind=AdviceKind.LOG_FEEDS_ITSELF,
+        processor=processor,
+        text=f"Log lines go to the client, and {processor} writes log lines when it handles "
+        f"them{_failure(evidence)}. Turn off RTVIObserverParams.system_logs_enabled, or mend "
+        f"{processor}.",
+    )
+
+
+def _refused(evidence: Evidence) -> Advice | None:
+    """A provider that says no: then whoever answers the errors only makes more of them."""
+    if evidence.failing_kinds or not evidence.chain or not evidence.chain[-1].is_error:
+        return None
+    last, processor = evidence.chain[-1], evidence.origin.processor
+    said = f"{evidence.origin.kind} {last.text}"
+    answered = "".join(
+        f" Each failure is answered with {what}, which makes more of it if it needs {processor}."
+        for what in sorted({*evidence.application.values()})
+    )
+    if last.category in ("authentication", "authorization") or _CREDENTIALS.search(said):
         return Advice(
-            kind=AdviceKind.LOG_FEEDS_ITSELF,
+            kind=AdviceKind.CREDENTIALS,
             processor=processor,
-            text=f"Log lines go to the client, and {processor} writes log lines when it handles "
-            f"them{failure}. Turn off RTVIObserverParams.system_logs_enabled, or mend {processor}.",
+            text=f"The provider of {processor} rejects the credentials{_failure(evidence)}. Check "
+            "its API key, and what the key is allowed to do; trying again will not help."
+            f"{answered}",
         )
-    for who, what in evidence.application.items():
+    if last.category in ("quota", "rate_limit") or _QUOTA.search(said):
+        return Advice(
+            kind=AdviceKind.QUOTA,
+            processor=processor,
+            text=f"A limit of {processor}'s provider is reached{_failure(evidence)}. Send less, "
+            f"wait, or raise the limit.{answered}",
+        )
+    return None
+
+
+def _answered(evidence: Evidence) -> Advice | None:
+    """Somebody who answers what happens, and so makes it happen again."""
+    processor, failure = evidence.origin.processor, _failure(evidence)
+    for what in evidence.application.values():
         return Advice(
             kind=AdviceKind.APPLICATION_ANSWERS_ERRORS,
             processor=processor,
             text=f"{processor} fails{failure}, and a handler of the application answers each "
-            f"failure: it queues {what} with {who}, which fails again. Answer once, on "
-            f"on_circuit_opened, and in a way that does not need {processor}.",
+            f"failure: it queues {what}. If that needs {processor}, it fails again. Answer once, "
+            f"on on_circuit_opened, and in a way that does not need {processor}.",
         )
-    for who, kind in evidence.answers.items():
+    for who, kind in _fed_back(evidence).items():
         if not kind.startswith(_RTVI):
             return Advice(
                 kind=AdviceKind.PROCESSOR_ANSWERS_ERRORS,
@@ -113,50 +175,55 @@ def advise(evidence: Evidence) -> Advice:
             text=f"{processor} sets off another message whenever it handles one, and that comes "
             "back to it. Look at what it does with a message that it has set off itself.",
         )
-    return _by_failure(evidence, failure)
+    return None
 
 
-def _by_failure(evidence: Evidence, failure: str) -> Advice:
-    processor, kind = evidence.origin.processor, evidence.origin.kind
+def _channel(evidence: Evidence) -> Advice | None:
+    if not evidence.failing_kinds:
+        return None
+    processor, failure = evidence.origin.processor, _failure(evidence)
+    exception = evidence.origin.kind.rpartition(".")[2]
+    text = evidence.chain[-1].text if evidence.chain else ""
+    if _GONE_EXCEPTIONS.search(exception) or _GONE.search(text):
+        return _client_gone(processor, f"Sending fails{failure}.")
+    if exception in _SERIALIZE_EXCEPTIONS or _SERIALIZE.search(text):
+        kinds = ", ".join(evidence.failing_kinds[-_MAX_KINDS:])
+        more = len(evidence.failing_kinds) - _MAX_KINDS
+        return Advice(
+            kind=AdviceKind.CANNOT_SERIALIZE,
+            processor=processor,
+            text=f"{processor} cannot turn messages of these kinds into bytes: {kinds}"
+            f"{f' and {more} more' if more > 0 else ''}{failure}. Look at what is in them that "
+            "its serializer does not know.",
+        )
+    return Advice(
+        kind=AdviceKind.CHANNEL_FAILS,
+        processor=processor,
+        text=f"Sending over {processor} fails{failure}. Look at its connection, and at the "
+        "first error of the chain.",
+    )
+
+
+def _processor(evidence: Evidence) -> Advice:
+    processor, failure = evidence.origin.processor, _failure(evidence)
     last = evidence.chain[-1] if evidence.chain else None
-    category = (last.category if last is not None else None) or kind
-    text = last.text if last is not None else ""
-    exception = kind.rpartition(".")[2]
-    if category in ("authentication", "authorization") or _CREDENTIALS.search(text):
+    cause = last.cause if last is not None else None
+    if cause is not None and cause.is_error and cause.processor != processor:
         return Advice(
-            kind=AdviceKind.CREDENTIALS,
-            processor=processor,
-            text=f"The provider of {processor} rejects the credentials{failure}. Check its API "
-            "key, and what the key is allowed to do; trying again will not help.",
+            kind=AdviceKind.PROCESSOR_FAILS,
+            processor=cause.processor,
+            text=f"{cause.processor} fails ({_quote(cause.text)}), and {processor} makes errors of "
+            f"its own of that{failure}. Look at {cause.processor}.",
         )
-    if category in ("quota", "rate_limit") or _QUOTA.search(text):
-        return Advice(
-            kind=AdviceKind.QUOTA,
-            processor=processor,
-            text=f"A limit of {processor}'s provider is reached{failure}. Send less, wait, or "
-            "raise the limit.",
-        )
-    if evidence.failing_kinds:
-        if exception in _SERIALIZE_EXCEPTIONS or _SERIALIZE.search(text):
-            kinds = ", ".join(evidence.failing_kinds)
-            return Advice(
-                kind=AdviceKind.CANNOT_SERIALIZE,
-                processor=processor,
-                text=f"{processor} cannot turn messages of these kinds into bytes: {kinds}"
-                f"{failure}. Look at what is in them that its serializer does not know.",
-            )
-        if _GONE_EXCEPTIONS.search(exception) or _GONE.search(text):
-            return _client_gone(processor, f"Sending fails{failure}.")
-        return Advice(
-            kind=AdviceKind.CHANNEL_FAILS,
-            processor=processor,
-            text=f"Sending over {processor} fails{failure}. Look at its connection, and at the "
-            "first error of the chain.",
-        )
+    where = "Look at what it is given, and at what it calls."
+    if last is not None and last.category in _LOOK:
+        where = _LOOK[last.category]
+    elif cause is not None:
+        where = "Look at the first error of the chain."
     return Advice(
         kind=AdviceKind.PROCESSOR_FAILS,
         processor=processor,
-        text=f"{processor} fails again and again{failure}. Look at the first error of the chain.",
+        text=f"{processor} fails again and again{failure}. {where}",
     )
 
 
@@ -169,6 +236,21 @@ def _client_gone(processor: str, what: str) -> Advice:
     )
 
 
+def _fed_back(evidence: Evidence) -> dict[str, str]:
+    """Those of the answers that fail in their turn; the others do no harm."""
+    failing = {link.text for link in evidence.chain if not link.is_error}
+    failing.update(evidence.failing_kinds)
+    return {who: kind for who, kind in evidence.answers.items() if kind in failing}
+
+
 def _failure(evidence: Evidence) -> str:
     errors = [link for link in evidence.chain if link.is_error]
-    return f" ({evidence.origin.kind}: {errors[-1].text})" if errors else ""
+    if not errors:
+        return ""
+    kind, text = evidence.origin.kind, _quote(errors[-1].text)
+    # Where nothing else names the failure, its kind is the text over again.
+    return f" ({text})" if " " in kind or kind == text else f" ({kind}: {text})"
+
+
+def _quote(text: str) -> str:
+    return one_line(text, _MAX_QUOTE)

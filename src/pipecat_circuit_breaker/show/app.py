@@ -51,7 +51,7 @@ def show(file: str, html: Path | None) -> None:
         raise _Unreadable(f"{file}: {error}") from error
     if html is None:
         # Where the terminal has no sign for a character, another one is better than none at all.
-        console = Console(file=click.get_text_stream("stdout", errors="replace"))
+        console = Console(file=click.open_file("-", "w", errors="replace"))
         for incident in incidents:
             console.print(tree(incident), width=min(console.width, _WIDEST))
         return

@@ -180,6 +180,8 @@ def duration(secs: float) -> str:
         secs: Seconds; the sign is left out.
     """
     secs = abs(secs)
+    if 0.00005 <= secs < 0.00995:
+        return f"{secs * 1000:.1f} ms"
     if secs < 0.9995:
         return f"{secs * 1000:.0f} ms"
     if secs < 99.95:
@@ -235,7 +237,7 @@ def _step(incident: Incident, step: ChainStep, *, trips: bool) -> Step:
     secs = (incident.opened_at - step.at).total_seconds()
     return Step(
         hop=step.hop,
-        when=f"{'−' if secs >= 0.0005 else ''}{duration(secs)}",
+        when=f"{'−' if secs >= 0.00005 else ''}{duration(secs)}",
         processor=one_line(step.processor, _MAX_NAME),
         frame=one_line(step.frame, _MAX_NAME),
         text=one_line(step.text, _MAX_TEXT),

@@ -87,14 +87,14 @@ def timeline(incident: Incident) -> Timeline:
     end = WIDTH - _RIGHT
 
     def back(secs: float) -> float:
-        width = _OPENING - _LEFT - 2 * _PAD
-        return _OPENING - _PAD - (width * min(1.0, max(0.0, secs / lead)) if lead else 0.0)
+        width = _OPENING - _LEFT - _PAD
+        return _OPENING - (width * min(1.0, max(0.0, secs / lead)) if lead else 0.0)
 
     def on(secs: float) -> float:
         return _OPENING + ((end - _OPENING) * min(1.0, max(0.0, secs / after)) if after else 0.0)
 
     ticks = [Tick(_OPENING, "opened")]
-    if lead >= 0.0005:
+    if lead >= 0.00005:
         ticks.append(Tick(back(lead), f"−{duration(lead)}"))
     if after:
         ticks += [
