@@ -8,10 +8,11 @@
 
 A real bot loses its client for six seconds and goes on talking. The incident that comes of it is
 shown as `pipecat-circuit-breaker show` shows it. The page is opened in Chromium, which has to be
-installed for it; the `cli` extra is for the rest.
+installed for it; the `cli` extra is for the rest (Pillow comes with Pipecat).
 """
 
 import asyncio
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from io import StringIO
 from pathlib import Path
 
 from loguru import logger
+from PIL import Image, ImageChops
 from pipecat.frames.frames import OutputTransportMessageUrgentFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
@@ -38,7 +40,8 @@ CLIENT_AWAY_SECS = 6.0
 LONGEST_SECS = 30.0
 #: What a bot tells its client as it speaks, in turn.
 KINDS = ("bot-llm-text", "bot-tts-text", "metrics")
-PAGE_SIZE = (1000, 1640)
+PAGE_WIDTH = 1000
+TALLEST = 2400
 
 
 async def lose_a_client() -> Incident:
@@ -78,9 +81,11 @@ async def lose_a_client() -> Incident:
 
 def draw_terminal(incident: Incident) -> None:
     """Draw what the terminal shows."""
-    console = Console(record=True, width=84, file=StringIO())
+    console = Console(record=True, width=100, file=StringIO())
     console.print(tree(incident))
     svg = console.export_svg(title="pipecat-circuit-breaker show incident.json", theme=MONOKAI)
+    # The font is whatever there is: a picture in the docs fetches nothing.
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     (IMAGES / "incident-terminal.svg").write_text(svg, encoding="utf-8")
 
 
@@ -90,7 +95,7 @@ def draw_page(incident: Incident) -> None:
     if chromium is None:
         sys.exit("expected chromium or google-chrome on the PATH, got neither")
     with tempfile.TemporaryDirectory() as directory:
-        html = Path(directory, "incident.html")
+        html, shot = Path(directory, "incident.html"), Path(directory, "page.png")
         html.write_text(page([incident]), encoding="utf-8")
         subprocess.run(
             [
@@ -103,14 +108,21 @@ def draw_page(incident: Incident) -> None:
                 "--disable-sync",
                 "--hide-scrollbars",
                 f"--user-data-dir={directory}/profile",
-                f"--window-size={PAGE_SIZE[0]},{PAGE_SIZE[1]}",
-                f"--screenshot={IMAGES / 'incident-page.png'}",
+                f"--window-size={PAGE_WIDTH},{TALLEST}",
+                f"--screenshot={shot}",
                 html.as_uri(),
             ],
             check=True,
             capture_output=True,
             timeout=60,
         )
+        image = Image.open(shot).convert("RGB")
+    # A window is a little taller than the page in it; the page ends where its background begins.
+    image = image.crop((0, 0, image.width, image.height - 200))
+    background = Image.new("RGB", image.size, image.getpixel((0, 0)))
+    _, top, _, bottom = ImageChops.difference(image, background).getbbox()
+    image = image.crop((0, 0, image.width, bottom + top))
+    image.quantize(128, dither=Image.Dither.NONE).save(IMAGES / "incident-page.png", optimize=True)
 
 
 def main() -> None:

@@ -29,10 +29,10 @@ _STATES = {
     CircuitState.CLOSED: "closed",
 }
 _ENDINGS = {
-    Ending.RECOVERED: "a probe arrived",
-    Ending.QUIET: "no error came after the probe",
-    Ending.CLIENT_CAME: "a client came",
-    Ending.BY_HAND: "closed by hand",
+    Ending.RECOVERED: "ended when a probe arrived",
+    Ending.QUIET: "ended when no error came after a probe",
+    Ending.CLIENT_CAME: "ended when a client came",
+    Ending.BY_HAND: "ended by hand",
 }
 _OUTCOMES = {
     ProbeOutcome.PENDING: "on its way",

@@ -83,7 +83,7 @@ def _step(step: Step) -> Text:
     colour = "red" if step.is_error else "cyan"
     words = Text.assemble((step.processor, "bold"), " ", (step.frame, colour), f" {step.text}")
     if step.trips:
-        words.append("  ◀ this one opened it", style="bold red")
+        words.append(" ◀ opened it", style="bold red")
     return words
 
 
@@ -95,7 +95,7 @@ def _held(held: tuple[Held, ...]) -> RenderableType:
     grid.add_column(overflow="fold")
     grid.add_column(no_wrap=True)
     for row in held:
-        bar = Text("█" * max(1, round(row.share * _BAR)), style="blue")
+        bar = Text("━" * max(1, round(row.share * _BAR)), style="blue")
         grid.add_row(f"{row.count:,}", Text(row.kind), bar)
     return grid
 
