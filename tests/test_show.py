@@ -167,7 +167,7 @@ def test__tree__any_width__says_who_why_what_and_what_to_do(width):
         "1,000 rtvi-ai/metrics",
         "204 rtvi-ai/bot-llm-text",
         "1 failed, 1 never reported, 1 passed",
-        "1204 messages were held back",
+        "1,204 messages were held back in 42.0 s. Sound was not touched.",
     ):
         assert said in shown
 
@@ -262,7 +262,7 @@ def test__page__incident__says_who_why_what_and_what_to_do():
         "It has nobody to send to.",
         "1,000rtvi-ai/metrics",
         "Probes: 1 failed, 1 never reported, 1 passed",
-        "1204 messages were held back",
+        "1,204 messages were held back in 42.0 s. Sound was not touched.",
         "2 times round",
     ):
         assert said in text

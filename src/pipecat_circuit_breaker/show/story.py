@@ -168,7 +168,7 @@ def tell(incident: Incident, *, most_steps: int = 64) -> Story:
         held=_held(incident),
         tries=_tries(incident),
         tried=_tried(incident),
-        noticed=one_line(incident.noticed, _MAX_TEXT),
+        noticed=_noticed(incident),
         as_of=_as_of(incident),
     )
 
@@ -289,6 +289,15 @@ def _tries(incident: Incident) -> tuple[Try, ...]:
 def _tried(incident: Incident) -> str:
     counts = Counter(probe.outcome for probe in incident.probes)
     return ", ".join(f"{count} {_OUTCOMES[outcome]}" for outcome, count in counts.items())
+
+
+def _noticed(incident: Incident) -> str:
+    # `incident.noticed` counts the kinds too, and these have a table of their own here.
+    held = incident.held_messages
+    if not held:
+        return incident.noticed
+    missing = "1 message was" if held == 1 else f"{held:,} messages were"
+    return f"{missing} held back in {duration(incident.secs)}. Sound was not touched."
 
 
 def _as_of(incident: Incident) -> str:
