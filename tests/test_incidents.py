@@ -1,6 +1,6 @@
 """An incident names the true culprit, survives JSON, stays small, and keeps what is secret."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from pipecat.frames.frames import OutputTransportMessageUrgentFrame
@@ -18,7 +18,7 @@ from pipecat_circuit_breaker.advice import Evidence, advise
 from pipecat_circuit_breaker.causality import Link
 from pipecat_circuit_breaker.demo.chains import CHAINS
 from pipecat_circuit_breaker.demo.run import Outcome, run_chain, settled
-from pipecat_circuit_breaker.origin import Origin
+from pipecat_circuit_breaker.origin import FEEDBACK, Origin
 
 ALL_CHAINS = {**CHAINS, **MORE_CHAINS}
 
@@ -349,6 +349,13 @@ def test__advice__many_kinds_cannot_be_sent__names_some():
 
     assert "kind-63 and 56 more" in advice.text
     assert len(advice.text) < 400
+
+
+def test__advice__messages_about_a_quota_go_round__not_taken_for_an_error():
+    origin = Origin(4, "Billing#0", "Billing", FEEDBACK)
+    notice = replace(_link(origin, "app/quota"), frame=MESSAGE, is_error=False)
+
+    assert advise(_evidence(origin, notice)).kind is AdviceKind.MESSAGES_ANSWER_MESSAGES
 
 
 #

@@ -223,6 +223,18 @@ def test__tree__nothing_held_back__says_so():
     assert "What was held back nothing" in shown
 
 
+def test__tree__nothing_held_back_while_it_goes_on__only_not_yet():
+    shown = words(printed(still_open(held_errors=0, held_messages=0, held_kinds={})))
+
+    assert "What was held back nothing yet" in shown
+    assert "What the user noticed Nothing yet." in shown
+    assert "not over" not in shown
+
+
+def test__tree__still_open__says_for_how_long():
+    assert "not over after 3.0 s" in words(printed(still_open(at=OPENED + secs(3))))
+
+
 @pytest.mark.parametrize("text", ["[bold]x[/bold]", "[/]", "\x1b[31mx", ":skull:", "a\nb"])
 def test__tree__text_with_markup__shown_as_it_is_on_one_line(text):
     shown = printed(incident_of(chain=chain_of(2, text)), 120)

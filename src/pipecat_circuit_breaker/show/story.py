@@ -23,6 +23,9 @@ _MAX_TEXT = 400
 _MAX_NAME = 120
 _MAX_TURN = 8
 
+#: Seconds after its opening in which there is nothing to tell of how long it is open.
+_SOON = 0.1
+
 _STATES = {
     CircuitState.OPEN: "open",
     CircuitState.HALF_OPEN: "half-open",
@@ -126,6 +129,7 @@ class Story:
         loop: Who sets whom off, and how often round; empty where nothing goes round.
         chain: From the root to the frame that opened the circuit.
         held: What was held back, errors first.
+        nothing_held: What to say where that is nothing.
         tries: The latest probes.
         tried: The same in one line; empty where there was none.
         noticed: What the user noticed.
@@ -142,6 +146,7 @@ class Story:
     loop: str
     chain: tuple[Step | Gap, ...]
     held: tuple[Held, ...]
+    nothing_held: str
     tries: tuple[Try, ...]
     tried: str
     noticed: str
@@ -166,6 +171,7 @@ def tell(incident: Incident, *, most_steps: int = 64) -> Story:
         loop=_loop(incident.chain),
         chain=_chain(incident, most_steps),
         held=_held(incident),
+        nothing_held="nothing" if incident.ended_at is not None else "nothing yet",
         tries=_tries(incident),
         tried=_tried(incident),
         noticed=_noticed(incident),
@@ -198,8 +204,8 @@ def _facts(incident: Incident) -> list[str]:
         facts.append(f"opened {incident.openings} times")
     if incident.ended_at is not None:
         facts.append(f"lasted {duration(incident.secs)}")
-    elif incident.secs:
-        facts.append(f"{_STATES[incident.state]} after {duration(incident.secs)}")
+    elif incident.secs >= _SOON:
+        facts.append(f"not over after {duration(incident.secs)}")
     if incident.ending is not None:
         facts.append(_ENDINGS[incident.ending])
     if incident.state is CircuitState.OPEN:
@@ -295,7 +301,7 @@ def _noticed(incident: Incident) -> str:
     # `incident.noticed` counts the kinds too, and these have a table of their own here.
     held = incident.held_messages
     if not held:
-        return incident.noticed
+        return incident.noticed if incident.ended_at is not None else "Nothing yet."
     missing = "1 message was" if held == 1 else f"{held:,} messages were"
     return f"{missing} held back in {duration(incident.secs)}. Sound was not touched."
 

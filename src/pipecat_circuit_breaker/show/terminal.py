@@ -14,7 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pipecat_circuit_breaker.incident import Incident
-from pipecat_circuit_breaker.show.story import Gap, Held, Step, Story, Try, tell
+from pipecat_circuit_breaker.show.story import Gap, Step, Story, Try, tell
 
 # So that it all fits on a screen, with the advice still in sight.
 _MOST_STEPS = 10
@@ -55,7 +55,7 @@ def _branches(story: Story) -> Iterator[tuple[str, RenderableType]]:
     yield "What to do", Group(advice, look)
     if story.chain:
         yield "What set off what", _chain(story)
-    yield "What was held back", _held(story.held)
+    yield "What was held back", _held(story)
     if story.tries:
         yield f"Probes: {story.tried}", _tries(story.tries)
     noticed: RenderableType = Text(story.noticed)
@@ -87,14 +87,14 @@ def _step(step: Step) -> Text:
     return words
 
 
-def _held(held: tuple[Held, ...]) -> RenderableType:
-    if not held:
-        return Text("nothing", style="dim")
+def _held(story: Story) -> RenderableType:
+    if not story.held:
+        return Text(story.nothing_held, style="dim")
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_column(no_wrap=True)
-    for row in held:
+    for row in story.held:
         bar = Text("━" * max(1, round(row.share * _BAR)), style="blue")
         grid.add_row(f"{row.count:,}", Text(row.kind), bar)
     return grid
