@@ -81,7 +81,7 @@ async def lose_a_client() -> Incident:
 
 def draw_terminal(incident: Incident) -> None:
     """Draw what the terminal shows."""
-    console = Console(record=True, width=100, file=StringIO())
+    console = Console(record=True, width=104, file=StringIO())
     console.print(tree(incident))
     svg = console.export_svg(title="pipecat-circuit-breaker show incident.json", theme=MONOKAI)
     # The font is whatever there is: a picture in the docs fetches nothing.
