@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 from pipecat_circuit_breaker.causality import Link
 from pipecat_circuit_breaker.channel import Channel
@@ -172,7 +173,7 @@ class Breaker:
         if delivery is not None:
             self._note_failure(delivery)
         # An error counts for its own origin, and for the one its chain began with.
-        own = first = link.origins[-1]
+        own = first = _own(link)
         for origin in link.origins:
             if origin.kind != FEEDBACK:
                 first = origin
@@ -195,7 +196,7 @@ class Breaker:
         link.passes = True
         if link.origins:
             self._note_feedback(link)
-            for origin in dict.fromkeys(link.origins) if self._open else ():
+            for origin in link.origins if self._open else ():
                 fault = self._open.get(origin)
                 if fault is not None and self._holds(link, fault):
                     fault.note_held_message(link.text)
@@ -212,8 +213,8 @@ class Breaker:
             what: What it was answered with.
             application: Whether that was outside the pipeline.
         """
-        for origin in (*error.origins[:1], *error.origins[-1:]):
-            fault = self._faults.get(origin)
+        for origin in {*islice(error.origins, 1), error.origin}:
+            fault = self._faults.get(origin) if origin is not None else None
             if fault is not None:
                 fault.note_answer(who, what, application=application)
 
@@ -385,9 +386,9 @@ class Breaker:
         return _HELD
 
     def _note_feedback(self, link: Link) -> None:
-        origin = link.origins[-1]
+        origin = _own(link)
         too_long = link.hop > self._max_hops
-        if too_long or (origin.kind == FEEDBACK and link.origins.count(origin) >= _FEEDBACK_DEPTH):
+        if too_long or (origin.kind == FEEDBACK and link.origins[origin] >= _FEEDBACK_DEPTH):
             if self._mode_of(self._faults.get(origin)) is Mode.DISABLED:
                 return
             fault = self._fault(origin)
@@ -413,8 +414,9 @@ class Breaker:
             self._faults.move_to_end(origin)
             return known
         if len(self._faults) >= self._max_circuits:
-            closed = (o for o, f in self._faults.items() if f.is_closed)
-            gone = next(closed, next(iter(self._faults)))
+            gone = next(iter(self._faults))
+            if len(self._open) < len(self._faults):
+                gone = next((o for o, f in self._faults.items() if f.is_closed), gone)
             del self._faults[gone]
             self._note_closed(gone)
         circuit = Circuit(
@@ -475,3 +477,8 @@ class Breaker:
         if gives_up:
             fault.note_giving_up()
         return gives_up
+
+
+def _own(link: Link) -> Origin:
+    assert link.origin is not None, "whoever asks has seen that it has passed an origin"
+    return link.origin

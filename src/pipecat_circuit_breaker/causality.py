@@ -16,9 +16,14 @@ import asyncio
 import weakref
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 from pipecat_circuit_breaker.origin import FEEDBACK, Origin, Processor, one_line
+
+# A chain passes a handful of origins, however long it is.
+_MAX_ORIGINS = 16
+_NO_ORIGINS: dict[Origin, int] = {}
 
 
 class Frame(Protocol):
@@ -39,8 +44,9 @@ class Link:
         hop: Tracked frames between it and its root; 0 for a root.
         cause: The link that caused it. None for a root, and where the chain
             is longer than what is kept.
-        origins: Origins of the failures on the way to it, oldest first, each
-            as often as it was passed. The last one of an error is its own.
+        origins: Origins of the failures on the way to it, in the order in which
+            they were first passed, each with how often it was passed.
+        origin: The one that was passed last: an error's own.
         is_error: Whether the frame is an error; otherwise it is a message.
         category: What sort of error it is, where its processor knows.
         pipeline: Whose frame it is: bots that are started by one another share
@@ -54,7 +60,8 @@ class Link:
     at: float
     hop: int
     cause: "Link | None"
-    origins: tuple[Origin, ...]
+    origins: dict[Origin, int]
+    origin: Origin | None
     is_error: bool
     category: str | None = None
     pipeline: object = None
@@ -73,7 +80,7 @@ class Link:
 
     def restart(self) -> None:
         """Become a root: what this frame causes from now on belongs to no earlier chain."""
-        self.hop, self.cause, self.origins = 0, None, ()
+        self.hop, self.cause, self.origins = 0, None, {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +212,7 @@ class Causality:
     Nothing is kept of frames that pipecat has let go.
 
     Args:
-        max_hops: Chains are kept this long twice over; older links are let go.
+        max_hops: Chains are kept at least this long twice over; older links are let go.
         max_text: Characters of each text that are kept.
     """
 
@@ -251,20 +258,22 @@ class Causality:
             category: What sort of error it is, where its processor knows.
         """
         cause = handling.link if handling is not None else None
-        origins: tuple[Origin, ...] = ()
-        hop = 0
+        passed = origin
+        origins, last, hop = _NO_ORIGINS, origin, 0
         if cause is not None and cause.pipeline is not self:
             cause = None
         if cause is not None and handling is not None:
             origins, hop = cause.origins, cause.hop + 1
-            if origin is None and not cause.is_error:
+            if passed is None and not cause.is_error:
                 # A message that the handling of a message set off: nothing has
                 # failed here, but if it goes on like this it is a loop all the same.
-                origins = (*origins, Origin.of(handling.processor, FEEDBACK))
-        if origin is not None:
-            origins = (*origins, origin)
-        if len(origins) > self._kept_hops:
-            origins = (origins[0], *origins[-self._kept_hops :])
+                passed = Origin.of(handling.processor, FEEDBACK)
+            last = passed or cause.origin
+        if passed is not None:
+            origins = {**origins, passed: origins.get(passed, 0) + 1}
+            if len(origins) > _MAX_ORIGINS:
+                # Never the first, which is what the chain began with.
+                del origins[next(islice(origins, 1, None))]
         link = Link(
             type(frame).__name__,
             processor.name,
@@ -273,11 +282,12 @@ class Causality:
             hop,
             cause,
             origins,
+            last,
             origin is not None,
             category,
             self,
         )
-        if hop >= self._kept_hops:
+        if hop and hop % self._kept_hops == 0:
             link.chain()[-self._kept_hops].cause = None
         alive = _Alive(frame, self._gone)
         alive.frame_id, alive.link = frame.id, link

@@ -70,15 +70,14 @@ class _Record:
     """
 
     trigger: Trigger
-    chain: tuple[Link, ...]
-    chain_omitted: int
+    steps: tuple[ChainStep, ...]
+    steps_omitted: int
     failures: int
     rate: float | None
     opened_at: datetime
     opened_secs: float
     advice: Advice
     is_channel: bool
-    steps: tuple[ChainStep, ...] = ()
     id: str = field(default_factory=lambda: uuid4().hex)
     openings: int = 0
     held_errors: int = 0
@@ -287,10 +286,11 @@ class Fault:
             answers=self.answers,
             application=self.application,
         )
-        record = _Record(
+        return _Record(
             trigger=trigger,
-            chain=kept,
-            chain_omitted=len(chain) - len(kept),
+            # At once: the frame that says so becomes a root.
+            steps=tuple(_step(link, now, self.circuit.now) for link in kept),
+            steps_omitted=len(chain) - len(kept),
             failures=transition.failures,
             rate=(transition.failures - 1) / span if span > 0 else None,
             opened_at=now,
@@ -298,9 +298,6 @@ class Fault:
             advice=advise(evidence),
             is_channel=channel is not None,
         )
-        # At once: the frame that says so becomes a root.
-        record.steps = _steps(record)
-        return record
 
     def _trigger(self, transition: Transition, link: Link | None) -> Trigger:
         if self.circuit.is_isolated:
@@ -344,7 +341,7 @@ class Fault:
             trigger=record.trigger,
             is_channel=record.is_channel,
             chain=record.steps,
-            chain_omitted=record.chain_omitted,
+            chain_omitted=record.steps_omitted,
             failures=record.failures,
             rate=record.rate,
             opened_at=record.opened_at,
@@ -362,14 +359,11 @@ class Fault:
         )
 
 
-def _steps(record: _Record) -> tuple[ChainStep, ...]:
-    return tuple(
-        ChainStep(
-            hop=link.hop,
-            frame=link.frame,
-            processor=link.processor,
-            text=link.text,
-            at=record.moment(link.at),
-        )
-        for link in record.chain
+def _step(link: Link, now: datetime, secs: float) -> ChainStep:
+    return ChainStep(
+        hop=link.hop,
+        frame=link.frame,
+        processor=link.processor,
+        text=link.text,
+        at=now + timedelta(seconds=link.at - secs),
     )

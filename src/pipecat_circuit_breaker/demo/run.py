@@ -17,7 +17,6 @@ from loguru import logger
 from pipecat.frames.frames import CancelFrame, EndFrame, Frame
 from pipecat.pipeline.runner import PipelineRunner
 from pipecat.pipeline.task import PipelineTask
-from pipecat.processors.frame_processor import FrameProcessor
 from pydantic import TypeAdapter
 
 from pipecat_circuit_breaker.demo.chains import Chain, Position, Scenario

@@ -1,0 +1,137 @@
+"""What the breaker costs, counted: fails where somebody adds work per frame.
+
+Calls of functions are exact and the same on every machine, however busy it is. A bound that is
+undercut may be lowered; one that is exceeded is a reason to look at the change.
+"""
+
+import gc
+import sys
+
+import pytest
+
+from benchmarks.bots import FILTERS_MORE
+from benchmarks.calls import MOODS, CallCounter, calls_per_frame
+from benchmarks.ours import Core, Part, Tracked
+
+# Calls that a breaker adds to a frame of sound on its way through eight processors, wherever it
+# stands: all calls, and those of the breaker's own functions. (One `IdentityFilter` adds 132.)
+CALLS_PER_FRAME = {
+    "silent": (22, 19),
+    "talking": (74, 44),
+    "failed once": (22, 19),
+}
+
+# Calls for one tracked frame, from its link to the verdict.
+CALLS_PER_DECISION = {
+    "message, nothing known": 18,
+    "message, 100 circuits closed": 18,
+    "message, 100 other circuits open": 18,
+    "message, held back": 21,
+    "error, circuit closed": 36,
+    "error, held back": 33,
+}
+
+FRAMES = 200
+
+_counted = {}
+
+
+async def counted(variant, mood):
+    """Counts are exact, so one of each is enough."""
+    if (variant, mood) not in _counted:
+        _counted[variant, mood] = await calls_per_frame(variant, mood, frames=50)
+    return _counted[variant, mood]
+
+
+@pytest.mark.parametrize("mood", MOODS)
+@pytest.mark.parametrize("position", ["first", "last"])
+async def test__frame_of_sound__breaker__calls_bounded(mood, position):
+    alone = await counted("alone", mood)
+    guarded = await counted(position, mood)
+
+    calls, own = CALLS_PER_FRAME[mood]
+    # Rounded: a turn of the event loop more or less is nobody's work.
+    assert round(guarded.all - alone.all) <= calls
+    assert round(guarded.own) <= own
+
+
+async def test__counting__same_bot_twice__same_count():
+    again = await calls_per_frame("first", "talking", frames=50)
+
+    first = await counted("first", "talking")
+    assert again.own == first.own
+    assert again.all == pytest.approx(first.all, abs=0.2)
+
+
+def known(core, circuits, *, opened):
+    for n in range(circuits):
+        part = Part(1_000 + n, f"Service#{n}")
+        for _ in range(core.max_errors if opened else 1):
+            core.breaker.judge_error(core.error(Tracked(), part=part))
+    core.tell()
+    return core
+
+
+def judge_messages(core, frames):
+    for frame in frames:
+        delivery = core.deliver(core.message(frame))
+        if delivery is not None:
+            core.breaker.delivered(delivery, success=True)
+
+
+def judge_errors(core, frames):
+    for frame in frames:
+        core.now += 5.0
+        core.breaker.judge_error(core.error(frame))
+
+
+def down():
+    core = Core()
+    core.open()
+    return core
+
+
+DECISIONS = {
+    "message, nothing known": (Core, judge_messages),
+    "message, 100 circuits closed": (lambda: known(Core(), 100, opened=False), judge_messages),
+    "message, 100 other circuits open": (lambda: known(Core(), 100, opened=True), judge_messages),
+    "message, held back": (down, judge_messages),
+    "error, circuit closed": (Core, judge_errors),
+    "error, held back": (down, judge_errors),
+}
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+def test__decision__calls_bounded(decision):
+    core, judge = DECISIONS[decision][0](), DECISIONS[decision][1]
+    judge(core, [Tracked() for _ in range(FRAMES)])
+    frames = [Tracked() for _ in range(FRAMES)]
+
+    with CallCounter() as counter:
+        judge(core, frames)
+
+    assert counter.calls / FRAMES <= CALLS_PER_DECISION[decision]
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+def test__decision__frame_is_gone__nothing_is_kept(decision):
+    core, judge = DECISIONS[decision][0](), DECISIONS[decision][1]
+
+    def blocks():
+        judge(core, [Tracked() for _ in range(FRAMES)])
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    blocks()
+    before = blocks()
+
+    # A block per ten frames would be a leak; the allocator's noise is a handful in all.
+    assert min(blocks() for _ in range(3)) - before < FRAMES // 10
+
+
+async def test__filter__counted_as_the_measure__is_one_filter():
+    alone = await counted("alone", "silent")
+    more = await counted("filters", "silent")
+
+    assert 50 <= (more.all - alone.all) / FILTERS_MORE <= 300
+    assert more.own == 0
