@@ -8,14 +8,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from pipecat.frames.frames import Frame, StartFrame
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor
 
 from benchmarks.bots import FILTERS, FILTERS_MORE, Bot, running
-from benchmarks.healthy import cpu_per_frame
+from benchmarks.healthy import BOTS, cpu_per_frame
 from benchmarks.result import Effort, Row, Section, Value, bootstrap
 
 METHOD = """\
@@ -77,16 +77,18 @@ def _processors(processor: FrameProcessor) -> Iterator[FrameProcessor]:
 
 async def measure(effort: Effort) -> Section:
     """Measure the floor."""
-    bots = {
-        "alone": Bot(filters=FILTERS),
-        "one IdentityFilter": Bot(filters=FILTERS + FILTERS_MORE),
-        "a direct-mode processor": Bot(filters=FILTERS, breaker=_Direct()),
-        "the same, handing on in queue_frame": Bot(filters=FILTERS, breaker=_HandsOn()),
-        **{what: Bot(filters=FILTERS) for what in _LISTENING},
+    sorts: dict[str, Callable[[], Bot]] = {
+        "alone": lambda: Bot(filters=FILTERS),
+        "one IdentityFilter": lambda: Bot(filters=FILTERS + FILTERS_MORE),
+        "a direct-mode processor": lambda: Bot(filters=FILTERS, breaker=_Direct()),
+        "the same, handing on in queue_frame": lambda: Bot(filters=FILTERS, breaker=_HandsOn()),
+        **{what: lambda: Bot(filters=FILTERS) for what in _LISTENING},
     }
-    async with running(*(bot.worker for bot in bots.values())):
+    bots = {what: [make() for _ in range(BOTS)] for what, make in sorts.items()}
+    async with running(*(bot.worker for group in bots.values() for bot in group)):
         for what, events in _LISTENING.items():
-            _listen(bots[what], *events)
+            for bot in bots[what]:
+                _listen(bot, *events)
         samples = await cpu_per_frame(
             bots, talks=False, rounds=effort.of(20, 4), frames=effort.of(1_000, 200)
         )

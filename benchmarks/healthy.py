@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pipecat.frames.frames import Frame
@@ -24,14 +24,15 @@ GOAL = 0.5
 
 # At full speed: so many frames are on their way at once.
 _BATCH = 50
-_BOTS = 20
+BOTS = 20
 
 METHOD = f"""\
 Pipelines of eight processors, {FILTERS} `IdentityFilter`s and an output transport, in a
 `PipelineWorker` with RTVI as it is on by default: alone, with {FILTERS_MORE} `IdentityFilter`s more (a
 {FILTERS_MORE}th of what they add is the cost of one), with the breaker first, and with it last before
 the output. `InputAudioRawFrame`s of 20 ms go through all of them, in turn, in a new order each round.
-At full speed {_BATCH} frames are on their way at once; at 50 frames a second there are {_BOTS} bots of
+At full speed {_BATCH} frames are on their way at once, and each round measures another one of {BOTS}
+bots of each sort; at 50 frames a second there are {BOTS} bots of
 each sort, each fed on a beat of its own. *Silent* bots get sound alone; *talking* ones send four
 messages a second to their client, half of them by RTVI; one of the processors of those that *failed
 once* has reported an error. What is measured is the CPU time of the process, per frame of sound, and
@@ -100,12 +101,13 @@ def _compare(
 
 
 async def cpu_per_frame(
-    bots: Mapping[str, Bot], *, talks: bool, rounds: int, frames: int
+    bots: Mapping[str, Sequence[Bot]], *, talks: bool, rounds: int, frames: int
 ) -> dict[str, list[float]]:
     """Measure what a frame costs at full speed.
 
     Args:
-        bots: Bots that run.
+        bots: Bots that run, several of a sort: in each round another one of them is measured,
+            because where in memory a bot happens to lie makes more of a difference than a breaker.
         talks: Whether they send messages.
         rounds: How often each is measured.
         frames: Frames of sound each time.
@@ -114,43 +116,45 @@ async def cpu_per_frame(
         CPU time per frame of sound in µs, for each bot and round.
     """
     samples: dict[str, list[float]] = {name: [] for name in bots}
-    for bot in bots.values():  # warm up
-        await bot.take(speech(_BATCH, talks=True))
+    for group in bots.values():
+        for bot in group:  # warm up
+            await bot.take(speech(_BATCH, talks=True))
     for name in interleaved(bots, rounds):
         batches = [speech(_BATCH, talks=talks) for _ in range(frames // _BATCH)]
+        bot = bots[name][len(samples[name]) % len(bots[name])]
         gc.collect()
         begin = time.process_time_ns()
         for batch in batches:
-            await bots[name].take(batch)
+            await bot.take(batch)
         samples[name].append((time.process_time_ns() - begin) / 1000 / frames)
     return samples
 
 
 async def _full_speed(talks: bool, *, rounds: int, frames: int) -> dict[str, list[float]]:
-    bots = {variant: Bot.variant(variant) for variant in VARIANTS}
-    async with running(*(bot.worker for bot in bots.values())):
+    bots = {variant: [Bot.variant(variant) for _ in range(BOTS)] for variant in VARIANTS}
+    async with running(*(bot.worker for group in bots.values() for bot in group)):
         return await cpu_per_frame(bots, talks=talks, rounds=rounds, frames=frames)
 
 
 async def _paced(
     talks: bool, *, rounds: int, frames: int = FRAMES_PER_SEC
 ) -> dict[str, list[float]]:
-    bots = {variant: [Bot.variant(variant) for _ in range(_BOTS)] for variant in VARIANTS}
+    bots = {variant: [Bot.variant(variant) for _ in range(BOTS)] for variant in VARIANTS}
     samples: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     async with running(*(b.worker for group in bots.values() for b in group)):
         for group in bots.values():
             await asyncio.gather(*(b.take(speech(_BATCH, talks=True)) for b in group))
         for variant in interleaved(VARIANTS, rounds):
-            stretches = [_beats(speech(frames, talks=talks)) for _ in range(_BOTS)]
+            stretches = [_beats(speech(frames, talks=talks)) for _ in range(BOTS)]
             gc.collect()
             begin = time.process_time_ns()
             await asyncio.gather(
                 *(
-                    _feed(b, stretch, offset=n / _BOTS / FRAMES_PER_SEC)
+                    _feed(b, stretch, offset=n / BOTS / FRAMES_PER_SEC)
                     for n, (b, stretch) in enumerate(zip(bots[variant], stretches, strict=True))
                 )
             )
-            samples[variant].append((time.process_time_ns() - begin) / 1000 / (frames * _BOTS))
+            samples[variant].append((time.process_time_ns() - begin) / 1000 / (frames * BOTS))
     return samples
 
 
