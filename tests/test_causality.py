@@ -268,10 +268,10 @@ async def test__chain__longer_than_is_kept__is_cut_and_hops_go_on(links):
 
 async def test__chain_of_many_origins__keeps_the_first_and_the_latest(links):
     def work():
-        link = push(links, A, kind="first")
+        link = push(links, A, origin=Origin.of(A, "first"))
         for n in range(100):
             causality.begin(A, link)
-            link = push(links, A, kind=f"then {n}")
+            link = push(links, A, origin=Origin.of(A, f"then {n}"))
         return link
 
     origins = [origin.kind for origin in (await in_task(work)).origins]

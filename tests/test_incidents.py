@@ -248,7 +248,9 @@ def _link(
     origin: Origin, text: str, *, category: str | None = None, cause: Link | None = None
 ) -> Link:
     hop = 0 if cause is None else cause.hop + 1
-    return Link(ERROR, origin.processor, text, 0.0, hop, cause, {origin: 1}, origin, True, category=category)
+    return Link(
+        ERROR, origin.processor, text, 0.0, hop, cause, {origin: 1}, origin, True, category=category
+    )
 
 
 def _evidence(origin: Origin, *chain: Link, **more) -> Evidence:

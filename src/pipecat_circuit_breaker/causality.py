@@ -83,7 +83,7 @@ class Link:
         self.hop, self.cause, self.origins = 0, None, {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Handling:
     """One processor that handles one frame in one task.
 
@@ -129,7 +129,7 @@ def begin(
     top = _handling.get()
     if link is None and (top is None or (top.processor is processor and top.outer is None)):
         return _handling.set(None) if top is not None else None
-    task = _running_task()
+    task = asyncio.current_task()
     outer = own = top
     while own is not None and own.task is task:
         if own.processor is processor:
@@ -149,7 +149,7 @@ def begin(
 def end(processor: Processor) -> None:
     """Note that a processor is done: the task goes on as before."""
     top = _handling.get()
-    if top is not None and top.processor is processor and top.task is _running_task():
+    if top is not None and top.processor is processor and top.task is asyncio.current_task():
         _handling.set(top.outer)
 
 

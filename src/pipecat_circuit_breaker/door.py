@@ -4,16 +4,17 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""The door of a processor: where each frame that is pushed to it comes in, and is handled."""
+"""Where frames are pushed and handled: the door of each processor, and pipecat's observer."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from pipecat.frames.frames import Frame
+from pipecat.observers.base_observer import BaseObserver, FrameProcessed
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor
 
 from pipecat_circuit_breaker import releases
-from pipecat_circuit_breaker.causality import begin, noted
+from pipecat_circuit_breaker.causality import begin, end, noted
 
 _DOWNSTREAM = FrameDirection.DOWNSTREAM
 
@@ -24,6 +25,7 @@ _UNTRACKED: set[type[Frame]] = set()
 _MAX_UNTRACKED = 10_000
 
 Undo = Callable[[], None]
+QueueFrame = Callable[..., Coroutine[Any, Any, None]]
 
 
 class Doorkeeper(Protocol):
@@ -43,20 +45,18 @@ class Doorkeeper(Protocol):
         """Note that a processor is about to handle a frame, in the task that does it."""
         ...
 
-    def ended(self, processor: FrameProcessor, frame: Frame, *, raised: bool) -> None:
-        """Note that it is done."""
+    def ended(self, processor: FrameProcessor, frame: Frame) -> None:
+        """Note that it has handled the frame that ends the pipeline."""
         ...
 
 
 class Door:
     """Stands at one processor.
 
-    pipecat hands a frame over by calling ``queue_frame`` of the neighbour, and
-    has it handled by calling ``process_frame``. Both are public and looked up
-    on the instance, so a function of ours can stand before each. Before
-    ``queue_frame`` one stands all the time: for a frame that is not tracked it
-    costs one call, and no coroutine. Before ``process_frame`` one stands only
-    from the moment a tracked frame comes in until it has been handled.
+    pipecat hands a frame over by calling ``queue_frame`` of the neighbour, which
+    is public and looked up on the instance, so a function of ours can stand
+    before it. For a frame that is not tracked it costs one call, and no
+    coroutine.
 
     Args:
         processor: The processor.
@@ -68,24 +68,26 @@ class Door:
         self._processor = processor
         self._keeper = keeper
         self._queue = processor.queue_frame
-        self._process = processor.process_frame
         self._is_direct = releases.is_direct(processor)
-        self._due = 0
-        self._left_over = 0
-        self._step_aside: Undo | None = None
-        # What handles a frame in its pusher's task has to hide what that one handles.
-        self._stays = self._is_direct and not isinstance(processor, releases.RELAYS)
-        if self._stays:
-            self._stand_before_handling()
-        self._leave = replace(processor, "queue_frame", self._before_queue())
+        hides = self._is_direct and not releases.only_hands_on(processor)
+        before = self._before_direct() if hides else self._before_queued()
+        self.leave = replace(processor, "queue_frame", before)
 
-    def leave(self) -> None:
-        """Leave the processor as it was found."""
-        self._leave()
-        if self._step_aside is not None:
-            self._step_aside()
+    def _before_queued(self) -> QueueFrame:
+        processor, keeper, queue, untracked = self._processor, self._keeper, self._queue, _UNTRACKED
 
-    def _before_queue(self) -> Callable[..., Coroutine[Any, Any, None]]:
+        def queue_frame(
+            frame: Frame,
+            direction: FrameDirection = _DOWNSTREAM,
+            callback: FrameCallback | None = None,
+        ) -> Coroutine[Any, Any, None]:
+            if type(frame) in untracked or _is_untracked(frame) or keeper.knows(processor, frame):
+                return queue(frame, direction, callback)
+            return self._ask(frame, direction, callback)
+
+        return queue_frame
+
+    def _before_direct(self) -> QueueFrame:
         queue, untracked = self._queue, _UNTRACKED
 
         def queue_frame(
@@ -93,12 +95,9 @@ class Door:
             direction: FrameDirection = _DOWNSTREAM,
             callback: FrameCallback | None = None,
         ) -> Coroutine[Any, Any, None]:
-            if type(frame) in untracked or _is_untracked(frame):
+            if noted() is None and (type(frame) in untracked or _is_untracked(frame)):
                 return queue(frame, direction, callback)
-            if self._keeper.knows(self._processor, frame):
-                self._expect()
-                return queue(frame, direction, callback)
-            return self._ask(frame, direction, callback)
+            return self._through(frame, direction, callback)
 
         return queue_frame
 
@@ -106,50 +105,71 @@ class Door:
         self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None
     ) -> None:
         if await self._keeper.admits(self._processor, frame, direction):
-            self._expect()
+            if isinstance(frame, releases.LIFECYCLE):
+                callback = self._and_tell(callback)
+            await self._handed_over(frame, direction, callback)
+
+    async def _handed_over(
+        self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None
+    ) -> None:
+        if not self._is_direct:
             await self._queue(frame, direction, callback)
+            return
+        # It is handled inside this call, in the task of whoever pushes it.
+        self._keeper.begins(self._processor, frame)
+        await self._queue(frame, direction, callback)
+        end(self._processor)
 
-    def _expect(self) -> None:
-        self._due += 1
-        if self._step_aside is None:
-            self._stand_before_handling()
+    def _and_tell(self, callback: FrameCallback | None) -> FrameCallback:
+        async def handled(
+            processor: FrameProcessor, frame: Frame, direction: FrameDirection
+        ) -> None:
+            if callback is not None:
+                await callback(processor, frame, direction)
+            self._keeper.ended(processor, frame)
 
-    def _stand_before_handling(self) -> None:
-        self._step_aside = replace(self._processor, "process_frame", self._before_process)
+        return handled
 
-    def _before_process(self, frame: Frame, direction: FrameDirection) -> Awaitable[None]:
-        work = self._process(frame, direction)
-        if type(frame) not in _UNTRACKED:
-            self._due -= 1
-            self._keeper.begins(self._processor, frame)
-            return self._finish(frame, work)
-        if noted() is None:
-            return work
-        begin(self._processor, None)
-        if self._is_direct:
-            return self._finish(frame, work)
-        self._left_over -= 1
-        self._done()
-        return work
+    async def _through(
+        self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None
+    ) -> None:
+        """Let a frame through a processor that handles it in its pusher's task.
 
-    async def _finish(self, frame: Frame, work: Awaitable[None]) -> None:
-        raised = True
-        try:
-            await work
-            raised = False
-        finally:
-            # Where the work raises the note stays, because pipecat then
-            # reports an error. The next frame in the same task replaces it.
-            self._left_over += raised
-            self._keeper.ended(self._processor, frame, raised=raised)
-            self._done()
+        What it pushes meanwhile is on account of this frame, and not of the one
+        that its pusher handles.
+        """
+        if type(frame) in _UNTRACKED or self._keeper.knows(self._processor, frame):
+            await self._handed_over(frame, direction, callback)
+        else:
+            await self._ask(frame, direction, callback)
 
-    def _done(self) -> None:
-        if self._due <= 0 and self._left_over <= 0 and not self._stays:
-            self._due = self._left_over = 0
-            if self._step_aside is not None:
-                self._step_aside()
-                self._step_aside = None
+
+def listen_to(observer: BaseObserver, keeper: Doorkeeper) -> Undo:
+    """Hear of each frame that a processor with a task of its own begins to handle.
+
+    Every processor tells the worker's observer so, in the task that handles the
+    frame and before it does. An observer that is added to the worker would hear
+    of it later, from a queue. (pipecat's event ``on_before_process_frame`` comes
+    at the same time, but a handler on each processor costs a coroutine and a
+    look at the handler's signature per frame, ten times as much; and a function
+    before ``process_frame`` makes every call of that method slower.)
+
+    Returns:
+        What ends it.
+    """
+    tell, untracked = observer.on_process_frame, _UNTRACKED
+
+    def on_process_frame(data: FrameProcessed) -> Coroutine[Any, Any, None]:
+        # A note stays until the task handles the next frame: where the work
+        # raises, pipecat reports an error on account of it.
+        if type(data.frame) not in untracked:
+            if not releases.is_direct(data.processor):
+                keeper.begins(data.processor, data.frame)
+        elif noted() is not None and not releases.is_direct(data.processor):
+            begin(data.processor, None)
+        return tell(data)
+
+    return replace(observer, "on_process_frame", on_process_frame)
 
 
 def replace(instance: object, name: str, function: Callable[..., Any]) -> Undo:
@@ -157,19 +177,22 @@ def replace(instance: object, name: str, function: Callable[..., Any]) -> Undo:
 
     Returns:
         What puts the method back. Where somebody else has put another
-        function in ours's place since, that one stays.
+        function in its place since, that one stays.
     """
-    own = vars(instance)
-    before = own.get(name)
-    own[name] = function
+    # Never by `vars(instance)`: CPython then gives the instance a dictionary, and
+    # every look at any of its attributes is slower from there on, which costs a
+    # frame of sound half an `IdentityFilter`.
+    before = getattr(instance, name)
+    is_own = getattr(before, "__func__", None) is not getattr(type(instance), name, None)
+    setattr(instance, name, function)
 
     def put_back() -> None:
-        if own.get(name) is not function:
+        if getattr(instance, name, None) is not function:
             return
-        if before is None:
-            del own[name]
+        if is_own:
+            setattr(instance, name, before)
         else:
-            own[name] = before
+            delattr(instance, name)
 
     return put_back
 

@@ -21,6 +21,7 @@ from weakref import WeakSet
 
 from loguru import logger
 from pipecat.frames.frames import ErrorFrame, Frame, OutputTransportMessageFrame
+from pipecat.observers.base_observer import BaseObserver
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_output import BaseOutputTransport
 
@@ -46,9 +47,12 @@ class Guard:
     Args:
         worker: The worker.
         params: The settings.
+        observer: The worker's observer.
     """
 
-    def __init__(self, worker: Worker, params: CircuitBreakerParams) -> None:
+    def __init__(
+        self, worker: Worker, params: CircuitBreakerParams, observer: BaseObserver | None
+    ) -> None:
         """Attach to every processor of the worker's pipeline."""
         self._params = params
         self._listeners: list[Tell] = []
@@ -74,21 +78,31 @@ class Guard:
             self._undo.append(door.Door(processor, self).leave)
             if isinstance(processor, BaseOutputTransport):
                 self._stand_at(processor)
+        if observer is not None:
+            self._undo.append(door.listen_to(observer, self))
         self._listen_to(worker)
 
     @classmethod
-    def join(cls, worker: Worker, params: CircuitBreakerParams, tell: Tell) -> Guard:
+    def join(
+        cls,
+        worker: Worker,
+        params: CircuitBreakerParams,
+        observer: BaseObserver | None,
+        tell: Tell,
+    ) -> Guard:
         """Take part in guarding a worker's pipeline.
 
         Args:
             worker: The worker. The first to join brings the guard about.
             params: The settings. Those of the first to join hold for all.
+            observer: The worker's observer, whom every processor tells what it handles.
             tell: Called with every transition.
         """
         # Kept by the worker itself: they refer to each other, and go together.
-        guard: Guard | None = vars(worker).get(_GUARD)
+        guard: Guard | None = getattr(worker, _GUARD, None)
         if guard is None:
-            guard = vars(worker)[_GUARD] = cls(worker, params)
+            guard = cls(worker, params, observer)
+            setattr(worker, _GUARD, guard)
         elif guard._params != params:
             logger.warning(
                 f"{worker}: more than one circuit breaker with different parameters, "
@@ -160,13 +174,11 @@ class Guard:
         except Exception as e:
             self._report("noting a cause", e)
 
-    def ended(self, processor: FrameProcessor, frame: Frame, *, raised: bool) -> None:
+    def ended(self, processor: FrameProcessor, frame: Frame) -> None:
         """Note that a processor has handled a frame."""
         if isinstance(frame, releases.LIFECYCLE) and isinstance(processor, BaseOutputTransport):
             # It has let its client go: a message that comes now can only fail.
             self._ended.add(processor)
-        if not raised:
-            causality.end(processor)
 
     def _judge(self, processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
         if not isinstance(frame, releases.TRACKED):

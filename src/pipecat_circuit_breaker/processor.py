@@ -87,6 +87,9 @@ class CircuitBreakerProcessor(FrameProcessor):
         pipeline = Pipeline([breaker, transport.input(), ..., transport.output()])
     """
 
+    #: What it pushes itself is never on account of what it handles.
+    only_hands_on = True
+
     def __init__(self, *, params: CircuitBreakerParams | None = None, **kwargs: Any) -> None:
         """Initialize the circuit breaker.
 
@@ -220,7 +223,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         if self._guard is not None:
             # A pipeline that was stopped may run again, in another worker.
             self._guard.leave()
-        self._guard = Guard.join(worker_of(setup, self), self._params, self._tell)
+        self._guard = Guard.join(worker_of(setup, self), self._params, setup.observer, self._tell)
         await self._hold_back_from_nobody()
 
     def queue_frame(

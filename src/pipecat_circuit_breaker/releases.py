@@ -44,9 +44,6 @@ TRACKED = (ErrorFrame, *MESSAGES)
 #: Frames after which an output transport has let its client go.
 LIFECYCLE = (EndFrame, CancelFrame)
 
-#: Direct-mode processors that only hand frames on.
-RELAYS = (Pipeline, PipelineSource, PipelineSink)
-
 
 class Worker(Protocol):
     """What runs a pipeline: `PipelineWorker` from 1.3.0 on, `PipelineTask` before."""
@@ -104,6 +101,13 @@ def is_usable(processor: FrameProcessor) -> bool:
 def is_direct(processor: FrameProcessor) -> bool:
     """Whether a processor handles frames in the task of whoever pushes them."""
     return bool(getattr(processor, "_enable_direct_mode", False))
+
+
+def only_hands_on(processor: FrameProcessor) -> bool:
+    """Whether a processor pushes nothing of its own."""
+    return isinstance(processor, Pipeline | PipelineSource | PipelineSink) or bool(
+        getattr(processor, "only_hands_on", False)
+    )
 
 
 async def push_send_failure(output: FrameProcessor, failure: Exception) -> None:
