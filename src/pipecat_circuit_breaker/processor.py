@@ -72,8 +72,10 @@ class CircuitBreakerProcessor(FrameProcessor):
     - on_circuit_half_opened: Called when a probe is let through.
     - on_circuit_closed: Called when a circuit has recovered.
     - on_circuit_given_up: Called when ``give_up`` says so, before ``give_up_policy`` is applied.
+    - on_guard_left: Called in place when its pipeline is over, or before it guards another:
+      ``totals`` say what has been counted in the end. The handler gets the breaker alone.
 
-    Each handler gets the breaker and the :class:`Incident` as it is then. A
+    Each other handler gets the breaker and the :class:`Incident` as it is then. A
     :class:`CircuitBreakerFrame` with it goes through the pipeline, both ways.
 
     Example::
@@ -107,6 +109,15 @@ class CircuitBreakerProcessor(FrameProcessor):
         self._running = False
         for event in (*_EVENTS.values(), "on_circuit_given_up"):
             self._register_event_handler(event)
+        self._register_event_handler("on_guard_left", sync=True)
+
+    @property
+    def guard(self) -> Guard | None:
+        """Whose ``circuits`` and ``totals`` these are: all breakers of one pipeline share it.
+
+        None before the pipeline is set up.
+        """
+        return self._guard
 
     @property
     def circuits(self) -> tuple[CircuitSnapshot, ...]:
@@ -222,9 +233,15 @@ class CircuitBreakerProcessor(FrameProcessor):
         await super().setup(setup)
         if self._guard is not None:
             # A pipeline that was stopped may run again, in another worker.
+            await self._call_event_handler("on_guard_left")
             self._guard.leave()
         self._guard = Guard.join(worker_of(setup, self), self._params, setup.observer, self._tell)
         await self._hold_back_from_nobody()
+
+    async def cleanup(self) -> None:
+        """Say that the pipeline is over."""
+        await super().cleanup()  # type: ignore[no-untyped-call]
+        await self._call_event_handler("on_guard_left")
 
     def queue_frame(
         self,

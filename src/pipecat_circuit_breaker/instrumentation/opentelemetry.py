@@ -1,0 +1,237 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""OpenTelemetry: metrics that are read when they are collected, and a span for each incident."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+from opentelemetry.trace import Span, Status, StatusCode, Tracer, TracerProvider
+
+from pipecat_circuit_breaker.circuit import CircuitState
+from pipecat_circuit_breaker.incident import Incident
+from pipecat_circuit_breaker.instrumentation.counts import Counts
+from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
+
+_SCOPE = "pipecat_circuit_breaker"
+_NAME = "pipecat.circuit_breaker"
+_ORIGIN = f"{_NAME}.origin"
+_STATE = f"{_NAME}.circuit.state"
+_KIND = f"{_NAME}.frame.kind"
+_OUTCOME = f"{_NAME}.probe.outcome"
+
+#: Spans that are under way at a time, over all breakers.
+_MAX_SPANS = 256
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """A counter, and what it is made of.
+
+    Parameters:
+        name: Its name.
+        unit: Its unit.
+        description: What it counts.
+        parts: Fields of the totals, each with the attribute that tells it apart.
+    """
+
+    name: str
+    unit: str
+    description: str
+    parts: dict[str, dict[str, str]]
+
+
+_COUNTERS = (
+    _Counter("failures", "{failure}", "Failures that were counted", {"failures": {}}),
+    _Counter(
+        "openings",
+        "{opening}",
+        "How often a circuit has opened, failed probes included",
+        {"openings": {}},
+    ),
+    _Counter("closings", "{closing}", "How often a circuit has closed", {"closings": {}}),
+    _Counter(
+        "held_frames",
+        "{frame}",
+        "Frames that were held back, a message once for each channel",
+        {"held_errors": {_KIND: "error"}, "held_messages": {_KIND: "message"}},
+    ),
+    _Counter(
+        "probes",
+        "{probe}",
+        "Frames that were let through to see whether it is over",
+        {
+            "probes_passed": {_OUTCOME: "passed"},
+            "probes_failed": {_OUTCOME: "failed"},
+            "probes_timed_out": {_OUTCOME: "timed_out"},
+        },
+    ),
+)
+
+
+def instrument(
+    breaker: CircuitBreakerProcessor,
+    meter_provider: MeterProvider | None,
+    tracer_provider: TracerProvider | None,
+) -> None:
+    """Instrument one breaker.
+
+    Args:
+        breaker: The breaker.
+        meter_provider: Where the metrics go; None for the global one.
+        tracer_provider: Where the spans go; None for the global one.
+    """
+    if meter_provider is metrics.get_meter_provider():
+        meter_provider = None
+    counts = _counts(meter_provider)
+    spans = _spans(tracer_provider)
+    if not counts.add(breaker):
+        return
+
+    # The breaker comes with the call: what is registered with it must not hold it.
+    def on_transition(breaker: CircuitBreakerProcessor, incident: Incident) -> None:
+        counts.note(breaker, incident)
+        spans.note(incident)
+
+    def on_guard_left(breaker: CircuitBreakerProcessor) -> None:
+        counts.leave(breaker)
+        spans.leave(breaker.incidents)
+
+    for event in ("on_circuit_opened", "on_circuit_half_opened", "on_circuit_closed"):
+        breaker.add_event_handler(event, on_transition)
+    breaker.add_event_handler("on_guard_left", on_guard_left)
+
+
+# A process has one provider of each, as a rule, for as long as it runs. Without
+# a name it is the global one, and that may be set after the first breaker.
+
+
+@cache
+def _counts(provider: MeterProvider | None) -> Counts:
+    counts = Counts()
+    meter = metrics.get_meter(_SCOPE, meter_provider=provider)
+    for counter in _COUNTERS:
+
+        def observe(_: CallbackOptions, counter: _Counter = counter) -> Iterable[Observation]:
+            return [
+                Observation(getattr(totals, part), {_ORIGIN: totals.origin, **attributes})
+                for totals in counts.totals
+                for part, attributes in counter.parts.items()
+            ]
+
+        meter.create_observable_counter(
+            f"{_NAME}.{counter.name}", [observe], counter.unit, counter.description
+        )
+
+    def observe_states(_: CallbackOptions) -> Iterable[Observation]:
+        # Every state each time, or a series would stop at the value that it had last.
+        return [
+            Observation(states[state], {_ORIGIN: origin, _STATE: state.value})
+            for origin, states in counts.states.items()
+            for state in CircuitState
+        ]
+
+    meter.create_observable_up_down_counter(
+        f"{_NAME}.circuits",
+        [observe_states],
+        "{circuit}",
+        "Circuits of the pipelines that run, by state",
+    )
+    return counts
+
+
+@cache
+def _spans(provider: TracerProvider | None) -> _Spans:
+    return _Spans(trace.get_tracer(_SCOPE, tracer_provider=provider))
+
+
+@dataclass
+class _Spans:
+    """The spans of the incidents that are under way.
+
+    Parameters:
+        tracer: Starts them.
+        open: Each by its incident's id: breakers that share a pipeline tell the
+            same incident.
+    """
+
+    tracer: Tracer
+    open: dict[str, Span] = field(default_factory=dict)
+
+    def note(self, incident: Incident) -> None:
+        """Note a transition."""
+        if incident.ended_at is not None:
+            self._end(incident, incident.ended_at)
+        elif incident.id not in self.open:
+            self.open[incident.id] = self._start(incident)
+            if len(self.open) > _MAX_SPANS:
+                self.open.pop(next(iter(self.open))).end()
+
+    def leave(self, incidents: Iterable[Incident]) -> None:
+        """End the spans of incidents whose pipeline is over."""
+        for incident in incidents:
+            self._end(incident, None)
+
+    def _start(self, incident: Incident) -> Span:
+        attributes = {
+            _ORIGIN: incident.origin.shared_name,
+            f"{_NAME}.processor": incident.origin.processor,
+            f"{_NAME}.incident.id": incident.id,
+            f"{_NAME}.trigger": incident.trigger.value,
+            f"{_NAME}.advice": incident.advice.kind.value,
+            "error.type": incident.origin.kind,
+        }
+        current = trace.get_current_span()
+        if current.is_recording():
+            current.add_event(f"{_NAME}.opened", attributes, _nanoseconds(incident.opened_at))
+        span = self.tracer.start_span(
+            "circuit open", attributes=attributes, start_time=_nanoseconds(incident.opened_at)
+        )
+        for step in incident.chain:
+            span.add_event(
+                f"{_NAME}.cause",
+                {
+                    f"{_NAME}.hop": step.hop,
+                    f"{_NAME}.frame.class": step.frame,
+                    f"{_NAME}.processor": step.processor,
+                    f"{_NAME}.text": step.text,
+                },
+                _nanoseconds(step.at),
+            )
+        return span
+
+    def _end(self, incident: Incident, at: datetime | None) -> None:
+        span = self.open.pop(incident.id, None)
+        if span is None:
+            return
+        for probe in incident.probes:
+            span.add_event(
+                f"{_NAME}.probe",
+                {f"{_NAME}.frame.class": probe.frame, _OUTCOME: probe.outcome.value},
+                _nanoseconds(probe.at),
+            )
+        span.set_attributes(
+            {
+                f"{_NAME}.failures": incident.failures,
+                f"{_NAME}.openings": incident.openings,
+                f"{_NAME}.held_errors": incident.held_errors,
+                f"{_NAME}.held_messages": incident.held_messages,
+                f"{_NAME}.ending": incident.ending.value if incident.ending else "pipeline_over",
+            }
+        )
+        span.set_status(Status(StatusCode.ERROR, incident.trigger.value))
+        span.end(time.time_ns() if at is None else _nanoseconds(at))
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1e6) * 1_000
