@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from loguru import logger
-from pipecat.frames.frames import EndFrame, TextFrame
+from pipecat.frames.frames import EndFrame, StopFrame, TextFrame
 from pipecat.processors.filters.identity_filter import IdentityFilter
 from tenacity import wait_fixed
 
@@ -251,11 +251,16 @@ async def test__pipeline_stopped_and_run_again__sums__never_go_down(clock, telem
     telemetry.instrument(breaker)
     async with running(breaker, output) as worker:
         await send(worker, 10)
-        before = counted(telemetry)
+        before = totals_of(breaker)
+        await worker.queue_frame(StopFrame())
+        await settle()
     async with running(breaker, output) as worker:
+        assert breaker.totals == ()
         assert counted(telemetry) == before
         await send(worker, 10)
         assert counted(telemetry)[ORIGIN].failures == before[ORIGIN].failures + 5
+        await worker.queue_frame(StopFrame())
+        await settle()
 
 
 async def test__instrumented_in_mid_incident__state_and_totals__are_there(clock, telemetry):
