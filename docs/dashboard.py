@@ -109,7 +109,7 @@ class Prometheus:
         """
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            scrapes = self.query("timestamp(up == 1)")
+            scrapes = self.query("timestamp(up) and up == 1")
             if scrapes and float(scrapes[0]["value"][1]) > moment:
                 return
             time.sleep(0.1)
@@ -284,7 +284,7 @@ def _draw_lines(axis: Any, panel: dict[str, Any], answers: list[Any], start: flo
         values = [float(value) for _, value in answer["values"]]
         [line] = axis.plot(at, values, label=name, linewidth=2, color=colors.get(name))
         axis.fill_between(at, values, alpha=0.12, color=line.get_color(), linewidth=0)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.3 * axis.get_ylim()[1])  # room for the legend
     axis.grid(axis="y", alpha=0.3)
     axis.legend(loc="upper left", frameon=False, fontsize=9)
 
