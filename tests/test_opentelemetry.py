@@ -8,8 +8,11 @@ import threading
 
 import pytest
 from loguru import logger
-from pipecat.frames.frames import EndFrame, StopFrame, TextFrame
+from pipecat.frames.frames import EndFrame, LLMContextFrame, StopFrame, TextFrame
+from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.filters.identity_filter import IdentityFilter
+from pipecat.services.llm_service import LLMService
+from pipecat.services.settings import LLMSettings
 from tenacity import wait_fixed
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
@@ -21,14 +24,17 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
+from pipecat.utils.tracing.service_decorators import traced_llm
 
 from bot import Failing, Output, app_message, dead, ended, running, settle
 from pipecat_circuit_breaker import (
     CircuitBreakerParams,
     CircuitBreakerProcessor,
+    Origin,
     Totals,
 )
 from pipecat_circuit_breaker.instrumentation import counts, instrument
+from pipecat_circuit_breaker.instrumentation import opentelemetry as backend
 
 NAME = "pipecat.circuit_breaker"
 COOLDOWN = 5.0
@@ -391,9 +397,8 @@ async def test__span_under_way__circuit_opens__it_gets_an_event_and_a_child(cloc
     class Traced(Failing):
         async def process_frame(self, frame, direction):
             with tracer.start_as_current_span("tts") as span:
-                await super().process_frame(frame, direction)
-                await settle(3)  # the service has not noticed yet
                 span.set_attribute("frame", type(frame).__name__)
+                await super().process_frame(frame, direction)
 
     breaker = new_breaker(clock, max_errors=2)
     telemetry.instrument(breaker)
@@ -409,6 +414,38 @@ async def test__span_under_way__circuit_opens__it_gets_an_event_and_a_child(cloc
     assert [event.name for event in outer.events] == [f"{NAME}.opened"]
     assert outer.events[0].attributes[f"{NAME}.origin"] == "Traced: quota exceeded"
     assert incident.parent.span_id == outer.context.span_id
+
+
+async def test__pipecats_tracing__model_fails__its_span_gets_the_event(
+    clock, telemetry, monkeypatch
+):
+    # pipecat asks for the global tracer, which can be set only once in a process.
+    tracer = telemetry.tracers.get_tracer("pipecat")
+    monkeypatch.setattr(trace, "get_tracer", lambda *args, **kwargs: tracer)
+
+    class Model(LLMService):
+        async def process_frame(self, frame, direction):
+            await super().process_frame(frame, direction)
+            if isinstance(frame, LLMContextFrame):
+                await self._process_context(frame.context)
+            else:
+                await self.push_frame(frame, direction)
+
+        @traced_llm
+        async def _process_context(self, context):
+            await self.push_error("quota exceeded")
+
+    breaker = new_breaker(clock, max_errors=2)
+    telemetry.instrument(breaker)
+    model = Model(settings=LLMSettings(model="none"))
+    async with running(breaker, model, Output(), enable_tracing=True) as worker:
+        for _ in range(3):
+            await worker.queue_frame(LLMContextFrame(LLMContext()))
+            await settle()
+    opened = [span for span in telemetry.spans() if span.name == "llm" and span.events]
+    assert [event.name for span in opened for event in span.events] == [f"{NAME}.opened"]
+    [incident] = [span for span in telemetry.spans() if span.name == "circuit open"]
+    assert incident.parent.span_id == opened[0].context.span_id
 
 
 async def test__no_span_under_way__circuit_opens__span_is_a_root(clock, telemetry):
@@ -464,6 +501,42 @@ async def test__bots_come_and_go_and_nobody_looks__sources__do_not_pile_up(clock
         gc.collect()
         sums.append(sum(isinstance(o, counts._Source) for o in gc.get_objects()))
     assert sums[-1] <= sums[0] + 1
+
+
+async def test__more_incidents_than_spans_may_be_open__the_oldest_span__ends(
+    clock, telemetry, monkeypatch
+):
+    monkeypatch.setattr(backend, "_MAX_SPANS", 1)
+    breaker = new_breaker(clock)
+    telemetry.instrument(breaker)
+    async with running(breaker, Output()):
+        for kind in ("one", "two"):
+            await breaker.open_circuits(Origin.of(Output(), kind))
+            await settle()
+        assert [s.attributes[f"{NAME}.origin"] for s in telemetry.spans()] == ["Output: one"]
+        await breaker.close_circuits()
+        await settle()
+    assert len(telemetry.spans()) == 2
+
+
+def test__new_origin_is_counted_while_totals_are_read__they_are_read_again():
+    class Guard:
+        reads = 0
+
+        @property
+        def totals(self):
+            self.reads += 1
+            if self.reads % 3:
+                raise RuntimeError("dictionary changed size during iteration")
+            return (Totals(origin="Output: gone", failures=self.reads),)
+
+    class Breaker:
+        guard = Guard()
+        incidents = ()
+
+    breaker, sums = Breaker(), counts.Counts()
+    assert sums.add(breaker)
+    assert [totals.failures for totals in sums.totals] == [6]
 
 
 def test__opentelemetry_missing__instrument__names_the_extra():

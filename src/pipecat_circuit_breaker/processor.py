@@ -72,6 +72,8 @@ class CircuitBreakerProcessor(FrameProcessor):
     - on_circuit_half_opened: Called when a probe is let through.
     - on_circuit_closed: Called when a circuit has recovered.
     - on_circuit_given_up: Called when ``give_up`` says so, before ``give_up_policy`` is applied.
+    - on_circuit_changed: Called in place, where the others are called in a task: at each change,
+      before them. Meant for instruments; a handler must not wait.
     - on_guard_left: Called in place when its pipeline is over, or before it guards another:
       ``totals`` say what has been counted in the end. The handler gets the breaker alone.
 
@@ -109,7 +111,8 @@ class CircuitBreakerProcessor(FrameProcessor):
         self._running = False
         for event in (*_EVENTS.values(), "on_circuit_given_up"):
             self._register_event_handler(event)
-        self._register_event_handler("on_guard_left", sync=True)
+        for event in ("on_circuit_changed", "on_guard_left"):
+            self._register_event_handler(event, sync=True)
 
     @property
     def guard(self) -> Guard | None:
@@ -281,6 +284,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         if incident.id not in self._incidents and len(self._incidents) >= _KEPT_INCIDENTS:
             del self._incidents[next(iter(self._incidents))]
         self._incidents[incident.id] = incident
+        await self._call_event_handler("on_circuit_changed", incident)
         await self._call_event_handler(_EVENTS[incident.state], incident)
         if incident.gave_up:
             await self._call_event_handler("on_circuit_given_up", incident)

@@ -99,7 +99,7 @@ def instrument(
         return
 
     # The breaker comes with the call: what is registered with it must not hold it.
-    def on_transition(breaker: CircuitBreakerProcessor, incident: Incident) -> None:
+    def on_circuit_changed(breaker: CircuitBreakerProcessor, incident: Incident) -> None:
         counts.note(breaker, incident)
         spans.note(incident)
 
@@ -107,8 +107,8 @@ def instrument(
         counts.leave(breaker)
         spans.leave(breaker.incidents)
 
-    for event in ("on_circuit_opened", "on_circuit_half_opened", "on_circuit_closed"):
-        breaker.add_event_handler(event, on_transition)
+    # In place: the span of whatever failed is still under way, and the current one.
+    breaker.add_event_handler("on_circuit_changed", on_circuit_changed)
     breaker.add_event_handler("on_guard_left", on_guard_left)
 
 
