@@ -20,9 +20,6 @@ nox.options.error_on_missing_interpreters = True
 #: A release per line that pipecat had, and whatever is the newest today.
 RELEASES = ["0.0.108", "1.0.0", "1.7.0", "1.8.1", "1.12.0", "1.14.0", "newest"]
 
-#: Transports that are tested as they are. 1.0.0 does not bring `websockets` by itself.
-EXTRAS = "daily,livekit,webrtc,websocket"
-
 
 def newest(session: nox.Session) -> str:
     """The newest release that the index serves, whatever may pin an installation lower."""
@@ -36,7 +33,7 @@ def newest(session: nox.Session) -> str:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the whole suite on the newest pipecat, and see to it that it is the newest."""
-    session.install("-e", ".[test]", f"pipecat-ai[{EXTRAS}]")
+    session.install("-e", ".[test]")
     session.run("pytest", *session.posargs, env={"PIPECAT_RELEASE": newest(session)})
 
 
@@ -48,7 +45,7 @@ def releases(session: nox.Session, release: str) -> None:
         release = newest(session)
         if release in RELEASES:
             session.skip(f"the newest is {release}, which has a session of its own")
-    session.install("-e", ".[test]", f"pipecat-ai[{EXTRAS}]=={release}")
+    session.install("-e", ".[test-releases]", f"pipecat-ai=={release}")
     session.run(
         "pytest",
         "-m",
@@ -62,7 +59,7 @@ def releases(session: nox.Session, release: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and types."""
-    session.install("-e", ".[lint,demo]")
+    session.install("-e", ".[lint,demo,otel]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")

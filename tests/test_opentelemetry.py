@@ -535,7 +535,7 @@ def test__new_origin_is_counted_while_totals_are_read__they_are_read_again():
         incidents = ()
 
     breaker, sums = Breaker(), counts.Counts()
-    assert sums.add(breaker)
+    sums.add(breaker)
     assert [totals.failures for totals in sums.totals] == [6]
 
 

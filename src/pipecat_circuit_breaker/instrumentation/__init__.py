@@ -30,7 +30,7 @@ def instrument(
     when its pipeline is over.
 
     Args:
-        breaker: The breaker, before or while its pipeline runs. A second call changes nothing.
+        breaker: The breaker, before or while its pipeline runs. Call it once for each.
         meter_provider: Where the metrics go; None for the global one, which may be set later.
         tracer_provider: Where the spans go; None for the global one, which may be set later.
 

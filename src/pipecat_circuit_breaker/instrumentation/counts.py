@@ -81,20 +81,13 @@ class Counts:
         self._gone: dict[str, Counter[str]] = {}
         self._names: set[str] = set()
 
-    def add(self, breaker: CircuitBreakerProcessor) -> bool:
-        """Count what a breaker counts from now on, and what it has counted before.
-
-        Returns:
-            Whether it is new here.
-        """
+    def add(self, breaker: CircuitBreakerProcessor) -> None:
+        """Count what a breaker counts from now on, and what it has counted before."""
         with self._lock:
-            if breaker in self._breakers:
-                return False
             self._breakers.add(breaker)
             self._read()
             for incident in breaker.incidents:
                 self._note(breaker, incident)
-            return True
 
     def note(self, breaker: CircuitBreakerProcessor, incident: Incident) -> None:
         """Note a transition of one of its circuits."""

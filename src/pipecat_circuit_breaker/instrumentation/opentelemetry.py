@@ -95,8 +95,7 @@ def instrument(
         meter_provider = None
     counts = _counts(meter_provider)
     spans = _spans(tracer_provider)
-    if not counts.add(breaker):
-        return
+    counts.add(breaker)
 
     # The breaker comes with the call: what is registered with it must not hold it.
     def on_circuit_changed(breaker: CircuitBreakerProcessor, incident: Incident) -> None:
