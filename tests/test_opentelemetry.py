@@ -258,10 +258,13 @@ async def test__pipeline_stopped_and_run_again__sums__never_go_down(clock, telem
     async with running(breaker, output) as worker:
         await send(worker, 10)
         before = totals_of(breaker)
+        first = counts.ref(breaker.guard)
         await worker.queue_frame(StopFrame())
         await settle()
     async with running(breaker, output) as worker:
         assert breaker.totals == ()
+        gc.collect()
+        assert first() is None
         assert counted(telemetry) == before
         await send(worker, 10)
         assert counted(telemetry)[ORIGIN].failures == before[ORIGIN].failures + 5
