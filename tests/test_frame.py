@@ -1,9 +1,10 @@
-"""What goes through the pipeline: the breaker's frame, and the message to a client that missed some."""
+"""What the breaker tells at once: a frame, a log line, and a message to a client that missed some."""
 
 import asyncio
 import socket
 
 import pytest
+from loguru import logger
 from pipecat.observers.base_observer import BaseObserver
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
@@ -201,3 +202,29 @@ async def test__whisker__its_client__gets_the_frame(clock):
         await runner.cancel()
         await asyncio.wait_for(running, 20)
     assert [*dict.fromkeys(states)] == [OPEN, HALF_OPEN, CLOSED]
+
+
+async def test__transitions__loguru_lines__carry_fields(clock):
+    records = []
+    logger.add(lambda message: records.append(message.record), level="WARNING")
+    told = []
+    breaker, output = new_breaker(clock), Output(fails=dead)
+    for event in ("on_circuit_opened", "on_circuit_half_opened", "on_circuit_closed"):
+        breaker.add_event_handler(event, lambda _, incident: told.append(incident))
+    async with running(breaker, output) as worker:
+        await storm_and_recovery(worker, output, clock)
+    lines = [r["extra"] for r in records if "circuit_incident" in r["extra"]]
+    assert [line["circuit_state"] for line in lines] == ["open", "half_open", "closed"]
+    assert lines == [
+        {
+            "circuit_origin": str(incident.origin),
+            "circuit_state": incident.state.value,
+            "circuit_trigger": "errors",
+            "circuit_incident": incident.id,
+            "circuit_advice": incident.advice.kind.value,
+            "circuit_held_errors": incident.held_errors,
+            "circuit_held_messages": incident.held_messages,
+        }
+        for incident in told
+    ]
+    assert lines[-1]["circuit_held_messages"] > 0
