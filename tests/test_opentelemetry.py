@@ -536,3 +536,34 @@ def test__new_origin_is_counted_while_totals_are_read__they_are_read_again():
     breaker, sums = Breaker(), counts.Counts()
     sums.add(breaker)
     assert [totals.failures for totals in sums.totals] == [6]
+
+
+def test__guard_with_the_id_of_one_that_is_gone__counts_of_both__add_up():
+    class Guard:
+        totals = (Totals(origin="Output: gone", failures=2),)
+
+    class Breaker:
+        guard = Guard()
+        incidents = ()
+
+    gone, sums, breaker = Guard(), counts.Counts(), Breaker()
+    before = counts._Source(ref(gone), totals=(Totals(origin="Output: gone", failures=3),))
+    sums._sources[id(breaker.guard)] = before
+    del gone
+    sums.add(breaker)
+    assert [totals.failures for totals in sums.totals] == [5]
+
+
+async def test__more_incidents_than_are_followed__the_oldest__is_let_go(
+    clock, telemetry, monkeypatch
+):
+    monkeypatch.setattr(counts, "_MAX_OPEN", 1)
+    breaker = new_breaker(clock)
+    telemetry.instrument(breaker)
+    async with running(breaker, Output()):
+        for kind in ("one", "two"):
+            await breaker.open_circuits(Origin.of(Output(), kind))
+            await settle()
+        values = telemetry.values("circuits")
+        assert values["open", "Output: one"] == 0
+        assert values["open", "Output: two"] == 1
