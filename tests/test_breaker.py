@@ -10,7 +10,7 @@ from pipecat_circuit_breaker.breaker import Breaker
 from pipecat_circuit_breaker.causality import Causality, Handling
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.fault import Mode
-from pipecat_circuit_breaker.incident import ProbeOutcome, Trigger
+from pipecat_circuit_breaker.incident import Ending, ProbeOutcome, Trigger
 from pipecat_circuit_breaker.origin import FEEDBACK, Origin
 from test_causality import Frame, Processor
 
@@ -714,4 +714,6 @@ def test__evicted_circuit__all_open__the_oldest_goes_and_holds_nothing_back(cloc
     assert len(bench.breaker.circuits) == 10
     assert Origin.of(TTS, "E") not in [c.origin for c in bench.breaker.circuits]
     assert bench.breaker.judge_message(notice_before)
+    endings = [(i.origin.kind, i.ending) for i in bench.told() if i.ending]
+    assert endings == [("E", Ending.FORGOTTEN)]
     assert bench.error(TTS, "E")[1].passes, "it begins anew"

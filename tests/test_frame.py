@@ -19,6 +19,7 @@ from pipecat_circuit_breaker import (
     CircuitBreakerParams,
     CircuitBreakerProcessor,
     CircuitState,
+    Incident,
     Origin,
 )
 
@@ -65,16 +66,16 @@ async def test__transitions__observers_and_processors__see_a_frame_both_ways(clo
             (last, FrameDirection.DOWNSTREAM),
         ):
             told = [(f, d) for f, d in tap.seen if isinstance(f, CircuitBreakerFrame)]
-            assert [f.incident.state for f, _ in told] == [OPEN, HALF_OPEN, CLOSED]
+            assert [f.incident["state"] for f, _ in told] == [OPEN, HALF_OPEN, CLOSED]
             assert {d for _, d in told} == {direction}
         own = [data for data in observer.pushed if data.source is breaker]
-        assert [(data.frame.incident.state, data.direction) for data in own] == [
+        assert [(data.frame.incident["state"], data.direction) for data in own] == [
             (state, direction)
             for state in (OPEN, HALF_OPEN, CLOSED)
             for direction in (FrameDirection.DOWNSTREAM, FrameDirection.UPSTREAM)
         ]
         [incident] = breaker.incidents
-        assert own[-1].frame.incident == incident
+        assert Incident.model_validate(own[-1].frame.incident) == incident
 
 
 async def test__frame__client__gets_no_message_because_of_it(clock):
@@ -158,9 +159,6 @@ async def test__notify_client_on__circuit_that_is_no_channel__client_hears_nothi
         assert of_type(output.sent, "server-message") == []
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TimeoutError, reason="msgpack, which Whisker writes, knows no datetime"
-)
 async def test__whisker__its_client__gets_the_frame(clock):
     whisker = pytest.importorskip("pipecat_whisker", reason="pipecat-ai-whisker is not installed")
     import msgpack

@@ -417,8 +417,7 @@ class Breaker:
             gone = next(iter(self._faults))
             if len(self._open) < len(self._faults):
                 gone = next((o for o, f in self._faults.items() if f.is_closed), gone)
-            del self._faults[gone]
-            self._note_closed(gone)
+            self._close(self._faults.pop(gone), Ending.FORGOTTEN)
         circuit = Circuit(
             max_errors=self._max_errors,
             window_secs=self._window_secs,

@@ -40,12 +40,14 @@ class Ending(StrEnum):
         QUIET: An error was let through as the probe, and no other came after it.
         CLIENT_CAME: A watched transport has a client again.
         BY_HAND: Somebody closed or reset the circuit.
+        FORGOTTEN: ``max_circuits`` were reached, and it had to make room for another.
     """
 
     RECOVERED = "recovered"
     QUIET = "quiet"
     CLIENT_CAME = "client_came"
     BY_HAND = "by_hand"
+    FORGOTTEN = "forgotten"
 
 
 class ProbeOutcome(StrEnum):

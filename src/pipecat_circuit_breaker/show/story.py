@@ -36,6 +36,7 @@ _ENDINGS = {
     Ending.QUIET: "ended when no error came after a probe",
     Ending.CLIENT_CAME: "ended when a client came",
     Ending.BY_HAND: "ended by hand",
+    Ending.FORGOTTEN: "no longer followed: another circuit needed its place",
 }
 _OUTCOMES = {
     ProbeOutcome.PENDING: "on its way",
