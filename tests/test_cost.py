@@ -27,8 +27,8 @@ CALLS_PER_DECISION = {
     "message, 100 circuits closed": 18,
     "message, 100 other circuits open": 18,
     "message, held back": 21,
-    "error, circuit closed": 36,
-    "error, held back": 33,
+    "error, circuit closed": 39,
+    "error, held back": 35,
 }
 
 FRAMES = 200

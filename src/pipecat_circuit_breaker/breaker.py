@@ -119,6 +119,9 @@ class Breaker:
         self._clock = clock
         self._calendar = calendar
         self._faults: OrderedDict[Origin, Fault] = OrderedDict()
+        # Those of them that are closed, the one that was longest without news
+        # first: the next to make room for another.
+        self._closed: OrderedDict[Origin, Fault] = OrderedDict()
         # Those of them that are not closed: as a rule none, and then a message costs nothing.
         self._open: dict[Origin, Fault] = {}
         self._open_at: dict[int, dict[Origin, Fault]] = {}
@@ -308,7 +311,7 @@ class Breaker:
         """Close one circuit, or all, and forget everything about it."""
         for fault in self._known(origin):
             self._close(fault, Ending.BY_HAND)
-            del self._faults[fault.origin]
+            self._forget(fault)
 
     def set_mode(self, mode: Mode, origin: Origin | None) -> None:
         """Set the mode of one circuit, or of the breaker and of every circuit."""
@@ -412,12 +415,14 @@ class Breaker:
         known = self._faults.get(origin)
         if known is not None:
             self._faults.move_to_end(origin)
+            if origin in self._closed:
+                self._closed.move_to_end(origin)
             return known
         if len(self._faults) >= self._max_circuits:
-            gone = next(iter(self._faults))
-            if len(self._open) < len(self._faults):
-                gone = next((o for o, f in self._faults.items() if f.is_closed), gone)
-            self._close(self._faults.pop(gone), Ending.FORGOTTEN)
+            gone = next(iter(self._closed or self._faults))
+            fault = self._faults[gone]
+            self._close(fault, Ending.FORGOTTEN)
+            self._forget(fault)
         circuit = Circuit(
             max_errors=self._max_errors,
             window_secs=self._window_secs,
@@ -428,8 +433,13 @@ class Breaker:
             on_transition=lambda transition: self._on_transition(fault, transition),
         )
         tally = self._tally(origin)
-        fault = self._faults[origin] = Fault(origin, circuit, self._max_errors, tally)
+        fault = Fault(origin, circuit, self._max_errors, tally)
+        self._faults[origin] = self._closed[origin] = fault
         return fault
+
+    def _forget(self, fault: Fault) -> None:
+        """Let go of a circuit that is closed."""
+        del self._faults[fault.origin], self._closed[fault.origin]
 
     def _tally(self, origin: Origin) -> Tally:
         name = origin.shared_name
@@ -449,18 +459,21 @@ class Breaker:
             channel.generation += 1
         fault.note_transition(transition, now=self._calendar(), channel=channel)
         if transition.after is CircuitState.CLOSED:
-            self._note_closed(fault.origin)
+            self._note_closed(fault)
             self._untold.append(fault.incident())
             if channel is not None:
                 channel.recovered()
             fault.forget()
             return
+        self._closed.pop(fault.origin, None)
         self._open[fault.origin] = fault
         self._open_at.setdefault(fault.origin.processor_id, {})[fault.origin] = fault
         gave_up = transition.after is CircuitState.OPEN and self._note_giving_up(fault)
         self._untold.append(fault.incident(gave_up=gave_up))
 
-    def _note_closed(self, origin: Origin) -> None:
+    def _note_closed(self, fault: Fault) -> None:
+        origin = fault.origin
+        self._closed[origin] = fault
         if self._open.pop(origin, None) is not None:
             at_channel = self._open_at[origin.processor_id]
             del at_channel[origin]

@@ -31,7 +31,7 @@ from pipecat_circuit_breaker.causality import Causality, Handling, Link
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.fault import Mode
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
-from pipecat_circuit_breaker.origin import Origin, kind_of_failure, one_line
+from pipecat_circuit_breaker.origin import Origin, Processor, kind_of_failure, one_line
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 from pipecat_circuit_breaker.releases import Worker
 
@@ -188,7 +188,7 @@ class Guard:
         if link is None:
             pusher = processor.next if upstream else processor.previous
             if pusher is None:
-                link = self._born(frame, processor, None)  # it came through the worker's queue
+                link = self._born(frame, self._worker, None)  # it came through its queue
             else:
                 link = self._born(frame, pusher, causality.current(pusher))
                 if link.is_error:
@@ -198,7 +198,7 @@ class Guard:
         # A message is judged where it may fail: here, or where an output sends it.
         return upstream or processor.id not in self._failing or self._breaker.judge_message(link)
 
-    def _born(self, frame: Frame, processor: FrameProcessor, handling: Handling | None) -> Link:
+    def _born(self, frame: Frame, processor: Processor, handling: Handling | None) -> Link:
         """Make a frame's link when it is first seen."""
         now = self._params.clock()
         if not isinstance(frame, ErrorFrame):

@@ -51,6 +51,16 @@ class Worker(Protocol):
     queue_frame: Callable[..., Awaitable[None]]
 
     @property
+    def id(self) -> int:
+        """Unique in the process."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
     def pipeline(self) -> FrameProcessor:
         """The pipeline, RTVI included."""
         ...
