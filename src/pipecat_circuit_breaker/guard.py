@@ -74,8 +74,14 @@ class Guard:
         self._failing: set[int] = set()
         self._unusable: WeakSet[FrameProcessor] = WeakSet()
         self._undo: list[door.Undo] = []
-        for processor in _processors(worker.pipeline):
-            self._undo.append(door.Door(processor, self).leave)
+        pipeline = worker.pipeline
+        # What is at the ends of a pipeline hands on in its pusher's task, so the next
+        # door sees all that one there would see. At the top there is the worker behind.
+        top = next(iter(pipeline.processors), None)
+        for processor in _processors(pipeline):
+            is_end = processor is pipeline or releases.is_end(processor)
+            if processor is top or not is_end:
+                self._undo.append(door.Door(processor, self).leave)
             if isinstance(processor, BaseOutputTransport):
                 self._stand_at(processor)
         if observer is not None:
@@ -186,17 +192,24 @@ class Guard:
         upstream = direction is FrameDirection.UPSTREAM
         link = self._causality.link_of(frame)
         if link is None:
-            pusher = processor.next if upstream else processor.previous
-            if pusher is None:
-                link = self._born(frame, self._worker, None)  # it came through its queue
-            else:
-                link = self._born(frame, pusher, causality.current(pusher))
-                if link.is_error:
-                    self._failing.add(pusher.id)
+            link = self._first_seen(processor.next if upstream else processor.previous, frame)
         if isinstance(frame, ErrorFrame):
             return not upstream or self._judge_error(frame, link)
         # A message is judged where it may fail: here, or where an output sends it.
         return upstream or processor.id not in self._failing or self._breaker.judge_message(link)
+
+    def _first_seen(self, neighbour: FrameProcessor | None, frame: Frame) -> Link:
+        """Make the link of a frame that comes from a neighbour."""
+        if neighbour is None:
+            return self._born(frame, self._worker, None)  # it came through its queue
+        handling = causality.current(neighbour)
+        pusher: Processor = neighbour
+        if releases.is_end(neighbour):
+            pusher = handling.processor if handling is not None else self._worker
+        if isinstance(frame, ErrorFrame):
+            pusher = frame.processor or pusher
+            self._failing.add(pusher.id)
+        return self._born(frame, pusher, handling)
 
     def _born(self, frame: Frame, processor: Processor, handling: Handling | None) -> Link:
         """Make a frame's link when it is first seen."""

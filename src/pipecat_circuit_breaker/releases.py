@@ -120,6 +120,11 @@ def only_hands_on(processor: FrameProcessor) -> bool:
     )
 
 
+def is_end(processor: FrameProcessor) -> bool:
+    """Whether a processor is an end of a pipeline, made by pipecat."""
+    return isinstance(processor, PipelineSource | PipelineSink)
+
+
 async def push_send_failure(output: FrameProcessor, failure: Exception) -> None:
     """Report a failed send as pipecat reports whatever else a processor raises."""
     text = f"Error sending message: {one_line(failure, 200)}"
