@@ -40,6 +40,8 @@ from pipecat_circuit_breaker import (
     CircuitState,
     Trigger,
 )
+from pipecat_circuit_breaker.breaker import Breaker
+from pipecat_circuit_breaker.causality import Causality
 
 DOWN, UP = FrameDirection.DOWNSTREAM, FrameDirection.UPSTREAM
 MAX_ERRORS = CircuitBreakerParams().max_errors
@@ -655,6 +657,32 @@ async def test__failure_inside_the_breaker__lets_the_frame_through_and_is_report
         assert len(lines) == 1
 
 
+@pytest.mark.parametrize("part", ["link_of", "note_queued", "judge_error", "judge_message"])
+async def test__part_of_the_breaker_that_raises__frames_pass_and_it_is_reported(part, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("a bug of ours")
+
+    lines = []
+    logger.add(lines.append, level="ERROR", filter="pipecat_circuit_breaker")
+    for owner in (Causality, Breaker):
+        if hasattr(owner, part):
+            monkeypatch.setattr(owner, part, broken)
+    tts, output = Failing(TTSSpeakFrame, lambda n: {"error_msg": "no"}), Output()
+    async with running(CircuitBreakerProcessor(), tts, output) as worker:
+
+        async def answer(worker, frame):
+            if tts.errors < 3:
+                await worker.queue_frame(TTSSpeakFrame("sorry"))
+
+        worker.add_event_handler("on_pipeline_error", answer)
+        await worker.queue_frames([TTSSpeakFrame("hello"), app_message(1)])
+        await settle()
+        assert tts.errors == 3
+        assert len(of_type(output.sent, "app")) == 1
+        assert len(of_type(output.sent, "error")) == 3
+    assert lines
+
+
 async def test__origins_without_end__stay_within_the_bound(clock):
     words = ["ab", "cd", "ef", "gh", "ij", "kl", "mn", "op", "qr", "st"]
     tts = Failing(
@@ -746,14 +774,16 @@ async def test__processor_that_becomes_unusable_again__is_heard_again(clock):
 async def test__pipeline__is_not_relinked_and_left_as_it_was_found(clock):
     upstream, tts, breaker = Tap(), Failing(TTSSpeakFrame, lambda n: {}), breaker_with(clock)
     output = Output()
-    async with running(breaker, upstream, tts, output):
+    async with running(breaker, upstream, tts, output) as worker:
+        observer = upstream.processor_setup.observer
         assert (breaker.next, upstream.next, tts.next) == (upstream, tts, output)
-        guarded = {name for p in (upstream, tts, output) for name in vars(p)}
-        assert guarded >= {"queue_frame", "send_message"}
+        guarded = {name for p in (upstream, output, observer) for name in vars(p)}
+        assert guarded >= {"queue_frame", "send_message", "on_process_frame"}
+        assert "queue_frame" in vars(worker)
     assert breaker._guard is not None
     breaker._guard.leave()
-    for processor in (upstream, tts, output):
-        assert not {"queue_frame", "process_frame", "send_message"} & vars(processor).keys()
+    for instance in (upstream, tts, output, worker, observer):
+        assert not {"queue_frame", "send_message", "on_process_frame"} & vars(instance).keys()
 
 
 async def test__pipeline_that_is_over__is_not_kept_in_memory(clock):

@@ -255,7 +255,7 @@ def _link(
 
 
 def _evidence(origin: Origin, *chain: Link, **more) -> Evidence:
-    known = {"failing_kinds": (), "answers": {}, "application": {}, **more}
+    known = {"failing_kinds": (), "answers": {}, "queued": None, **more}
     return Evidence(origin=origin, trigger=Trigger.ERRORS, chain=chain, **known)
 
 

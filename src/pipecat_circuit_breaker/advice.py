@@ -73,7 +73,8 @@ class Evidence:
             channel; empty where it is none, or where all can be sent.
         answers: Who pushed what on account of the origin's errors: a
             processor's name and a message's kind.
-        application: Who queued what on account of them, outside the pipeline.
+        queued: Frame that a handler of the application queued on account of
+            them, outside the pipeline; None where none did.
     """
 
     origin: Origin
@@ -81,7 +82,7 @@ class Evidence:
     chain: Sequence[Link]
     failing_kinds: Sequence[str]
     answers: Mapping[str, str]
-    application: Mapping[str, str]
+    queued: str | None
 
 
 def advise(evidence: Evidence) -> Advice:
@@ -127,10 +128,12 @@ def _refused(evidence: Evidence) -> Advice | None:
         return None
     last, processor = evidence.chain[-1], evidence.origin.processor
     said = f"{evidence.origin.kind} {last.text}"
-    answered = "".join(
-        f" Each failure is answered with {what}, which makes more of it if it needs {processor}."
-        for what in sorted({*evidence.application.values()})
-    )
+    answered = ""
+    if evidence.queued is not None:
+        answered = (
+            f" Each failure is answered with {evidence.queued}, which makes more of it if it "
+            f"needs {processor}."
+        )
     if last.category in ("authentication", "authorization") or _CREDENTIALS.search(said):
         return Advice(
             kind=AdviceKind.CREDENTIALS,
@@ -152,12 +155,12 @@ def _refused(evidence: Evidence) -> Advice | None:
 def _answered(evidence: Evidence) -> Advice | None:
     """Somebody who answers what happens, and so makes it happen again."""
     processor, failure = evidence.origin.processor, _failure(evidence)
-    for what in evidence.application.values():
+    if evidence.queued is not None:
         return Advice(
             kind=AdviceKind.APPLICATION_ANSWERS_ERRORS,
             processor=processor,
             text=f"{processor} fails{failure}, and a handler of the application answers each "
-            f"failure: it queues {what}. If that needs {processor}, it fails again. Answer once, "
+            f"failure: it queues {evidence.queued}. If that needs {processor}, it fails again. Answer once, "
             f"on on_circuit_opened, and in a way that does not need {processor}.",
         )
     for who, kind in _fed_back(evidence).items():

@@ -7,7 +7,7 @@
 """Joins causes and circuits, and answers one question: may this frame pass?"""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -207,19 +207,26 @@ class Breaker:
                         link.passes = False
         return link.passes
 
-    def note_answer(self, error: Link, who: str, what: str, *, application: bool) -> None:
-        """Note what an error has set off; an incident's advice goes by it.
+    def note_answer(self, error: Link, who: str, kind: str) -> None:
+        """Note a message that an error has set off; an incident's advice goes by it.
 
         Args:
             error: The error's link.
-            who: Name of who answered it.
-            what: What it was answered with.
-            application: Whether that was outside the pipeline.
+            who: Name of the processor that answered it.
+            kind: The message's kind.
         """
-        for origin in {*islice(error.origins, 1), error.origin}:
-            fault = self._faults.get(origin) if origin is not None else None
-            if fault is not None:
-                fault.note_answer(who, what, application=application)
+        for fault in self._faults_of(error):
+            fault.note_answer(who, kind)
+
+    def note_queued(self, error: Link, frame: str) -> None:
+        """Note what was queued outside the pipeline on account of an error.
+
+        Args:
+            error: The error's link.
+            frame: Name of the frame's class.
+        """
+        for fault in self._faults_of(error):
+            fault.queued = frame
 
     def channel(self, processor: Processor, destination: str | None) -> Channel:
         """The channel over which a processor delivers to a destination."""
@@ -345,6 +352,11 @@ class Breaker:
     #
     # What is known
     #
+
+    def _faults_of(self, error: Link) -> Iterator[Fault]:
+        for origin in {*islice(error.origins, 1), _own(error)}:
+            if origin in self._faults:
+                yield self._faults[origin]
 
     def _note_failure(self, delivery: Delivery) -> None:
         if delivery.failed:

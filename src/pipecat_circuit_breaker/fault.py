@@ -109,7 +109,7 @@ class Fault:
         probe: The frame that is the probe, while the circuit is half-open.
         openings: How often it has opened.
         answers: Messages that its errors set off: by whom, and of which kind.
-        application: What was queued outside the pipeline on account of its errors.
+        queued: What was queued last outside the pipeline on account of its errors.
         ending: How it ends, where somebody is about to end it.
     """
 
@@ -123,7 +123,7 @@ class Fault:
     probe: Link | None = None
     openings: int = 0
     answers: dict[str, str] = field(default_factory=dict)
-    application: dict[str, str] = field(default_factory=dict)
+    queued: str | None = None
     ending: Ending | None = None
     _record: _Record | None = None
 
@@ -185,11 +185,10 @@ class Fault:
     # Writing down
     #
 
-    def note_answer(self, who: str, what: str, *, application: bool) -> None:
-        """Note what one of its errors has set off."""
-        answers = self.application if application else self.answers
-        if who in answers or len(answers) < _MAX_ANSWERS:
-            answers[who] = what
+    def note_answer(self, who: str, kind: str) -> None:
+        """Note a message that one of its errors has set off."""
+        if who in self.answers or len(self.answers) < _MAX_ANSWERS:
+            self.answers[who] = kind
 
     def note_held_error(self) -> None:
         """Note an error that is held back."""
@@ -246,9 +245,8 @@ class Fault:
 
     def forget(self) -> None:
         """Let go of what was known of a failure that is over."""
-        self.probe = self.announcement = self._record = self.ending = None
+        self.probe = self.announcement = self._record = self.ending = self.queued = None
         self.answers.clear()
-        self.application.clear()
 
     def _note_probe_sent(self, record: _Record) -> None:
         if self.probe is not None:
@@ -284,7 +282,7 @@ class Fault:
             chain=kept,
             failing_kinds=channel.failing_kinds if channel is not None else (),
             answers=self.answers,
-            application=self.application,
+            queued=self.queued,
         )
         return _Record(
             trigger=trigger,

@@ -6,9 +6,10 @@
 
 """The guard: the breaker's hands in one running pipeline.
 
-It stands at the door of each processor, where frames are pushed and handled,
-and at each output transport, where a message is about to be sent. What it sees
-it hands to the breaker; what the breaker says it does.
+It stands at the doors of the processors, where frames are pushed, listens to
+which of them is handled, and stands at each output transport, where a message
+is about to be sent. What it sees it hands to the breaker; what the breaker says
+it does.
 """
 
 from __future__ import annotations
@@ -152,10 +153,14 @@ class Guard:
 
     def knows(self, processor: FrameProcessor, frame: Frame) -> bool:
         """Whether a frame may come in, and nothing has to be said of it."""
-        link = self._causality.link_of(frame)
-        return link is not None and (
-            link.passes is True or (not link.is_error and processor.id not in self._failing)
-        )
+        try:
+            link = self._causality.link_of(frame)
+            return link is not None and (
+                link.passes is True or (not link.is_error and processor.id not in self._failing)
+            )
+        except Exception as e:
+            self._report("looking at a frame", e)
+            return True
 
     async def admits(
         self, processor: FrameProcessor, frame: Frame, direction: FrameDirection
@@ -219,7 +224,7 @@ class Guard:
                 frame, processor, handling, at=now, text=_kind_of_message(frame)
             )
             if link.cause is not None and link.cause.is_error:
-                self._breaker.note_answer(link.cause, link.processor, link.text, application=False)
+                self._breaker.note_answer(link.cause, link.processor, link.text)
             return link
         category = releases.category_of(frame)
         kind = kind_of_failure(frame.exception, category, frame.error)
@@ -244,10 +249,13 @@ class Guard:
         queue = worker.queue_frame
 
         def queue_frame(frame: Frame, *args: Any, **kwargs: Any) -> Awaitable[None]:
-            error = causality.answered()
-            if error is not None and not isinstance(frame, releases.LIFECYCLE):
-                what = type(frame).__name__
-                self._breaker.note_answer(error, "queue_frame", what, application=True)
+            try:
+                error = causality.answered()
+                # What ends the pipeline, which the worker queues itself, is no answer.
+                if error is not None and not isinstance(frame, releases.LIFECYCLE):
+                    self._breaker.note_queued(error, type(frame).__name__)
+            except Exception as e:
+                self._report("noting an answer", e)
             return queue(frame, *args, **kwargs)
 
         self._undo.append(door.replace(worker, "queue_frame", queue_frame))

@@ -113,16 +113,18 @@ def is_direct(processor: FrameProcessor) -> bool:
     return bool(getattr(processor, "_enable_direct_mode", False))
 
 
-def only_hands_on(processor: FrameProcessor) -> bool:
-    """Whether a processor pushes nothing of its own."""
-    return isinstance(processor, Pipeline | PipelineSource | PipelineSink) or bool(
-        getattr(processor, "only_hands_on", False)
-    )
-
-
 def is_end(processor: FrameProcessor) -> bool:
     """Whether a processor is an end of a pipeline, made by pipecat."""
     return isinstance(processor, PipelineSource | PipelineSink)
+
+
+def only_hands_on(processor: FrameProcessor) -> bool:
+    """Whether a processor pushes nothing of its own."""
+    return (
+        is_end(processor)
+        or isinstance(processor, Pipeline)
+        or getattr(processor, "only_hands_on", False)
+    )
 
 
 async def push_send_failure(output: FrameProcessor, failure: Exception) -> None:
