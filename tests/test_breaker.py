@@ -10,7 +10,7 @@ from pipecat_circuit_breaker.breaker import Breaker
 from pipecat_circuit_breaker.causality import Causality, Handling
 from pipecat_circuit_breaker.circuit import CircuitState
 from pipecat_circuit_breaker.fault import Mode
-from pipecat_circuit_breaker.incident import Ending, ProbeOutcome, Trigger
+from pipecat_circuit_breaker.incident import AdviceKind, Ending, ProbeOutcome, Trigger
 from pipecat_circuit_breaker.origin import FEEDBACK, Origin
 from test_causality import Frame, Processor
 
@@ -717,3 +717,37 @@ def test__evicted_circuit__all_open__the_oldest_goes_and_holds_nothing_back(cloc
     endings = [(i.origin.kind, i.ending) for i in bench.told() if i.ending]
     assert endings == [("E", Ending.FORGOTTEN)]
     assert bench.error(TTS, "E")[1].passes, "it begins anew"
+
+
+def test__evicted_circuit__is_the_closed_one_longest_without_news(bench):
+    for n in range(10):
+        bench.error(TTS, f"F{n}")
+    bench.error(TTS, "F0")
+    bench.error(TTS, "G")
+    assert {c.origin.kind for c in bench.breaker.circuits} == {"F0", "G"} | {
+        f"F{n}" for n in range(2, 10)
+    }
+
+
+def test__opened_by_hand_while_a_probe_is_on_its_way__the_probe_is_void(bench):
+    for _ in range(3):
+        bench.error()
+    bench.clock.advance(5.0)
+    bench.error()
+    assert bench.state() is CircuitState.HALF_OPEN
+    bench.breaker.open(Origin.of(TTS, "E"))
+    assert [probe.outcome for probe in bench.told()[-1].probes] == [ProbeOutcome.VOID]
+    (totals,) = bench.breaker.totals
+    assert (totals.probes_passed, totals.probes_failed, totals.probes_timed_out) == (0, 0, 0)
+
+
+def test__what_was_queued_on_account_of_an_error__is_forgotten_with_the_incident(bench):
+    error, _ = bench.error()
+    bench.breaker.note_queued(error, "TTSSpeakFrame")
+    for _ in range(2):
+        bench.error()
+    bench.breaker.close(None)
+    for _ in range(3):
+        bench.error()
+    opened = [i.advice.kind for i in bench.told() if i.state is CircuitState.OPEN]
+    assert opened == [AdviceKind.APPLICATION_ANSWERS_ERRORS, AdviceKind.PROCESSOR_FAILS]

@@ -11,6 +11,7 @@ from loguru import logger
 from pipecat.frames.frames import (
     ControlFrame,
     DataFrame,
+    EndFrame,
     ErrorFrame,
     Frame,
     InputAudioRawFrame,
@@ -35,10 +36,13 @@ from tenacity import wait_fixed
 
 from bot import Failing, Output, Tap, app_message, dead, ended, of_type, running, settle
 from pipecat_circuit_breaker import (
+    AdviceKind,
     CircuitBreakerParams,
     CircuitBreakerProcessor,
     CircuitState,
+    Origin,
     Trigger,
+    door,
 )
 from pipecat_circuit_breaker.breaker import Breaker
 from pipecat_circuit_breaker.causality import Causality
@@ -846,7 +850,10 @@ async def test__messages_that_one_task_sends_by_calling_the_output__are_no_chain
         assert breaker.circuits == ()
 
 
-async def test__channel_that_is_no_output_transport__is_spared_what_belongs_to_the_chain(clock):
+@pytest.mark.parametrize("between", [0, 1])
+async def test__channel_that_is_no_output_transport__is_spared_what_belongs_to_the_chain(
+    clock, between
+):
     class Sender(FrameProcessor):
         sends = 0
 
@@ -866,8 +873,147 @@ async def test__channel_that_is_no_output_transport__is_spared_what_belongs_to_t
             await self.push_frame(frame, direction)
 
     sender = Sender()
-    async with running(breaker_with(clock), Notifier(), sender) as worker:
+    taps = [Tap() for _ in range(between)]
+    async with running(breaker_with(clock), Notifier(), *taps, sender) as worker:
         await worker.queue_frame(app_message())
         await settle(1000)
         # What was in its queue when the circuit opened, and what the opening error sets off.
         assert sender.sends <= 20
+
+
+#
+# Doors
+#
+
+
+async def test__direct_mode_processor__its_error_is_not_on_account_of_what_its_pusher_handles(
+    clock,
+):
+    class Forwarder(FrameProcessor):
+        async def process_frame(self, frame: Frame, direction: FrameDirection):
+            await super().process_frame(frame, direction)
+            if isinstance(frame, OutputTransportMessageUrgentFrame):
+                await self.push_frame(TextFrame("untracked"))
+            await self.push_frame(frame, direction)
+
+    direct = Failing(TextFrame, lambda n: {"error_msg": "no"}, enable_direct_mode=True)
+    breaker = breaker_with(clock)
+    async with running(breaker, Forwarder(), direct) as worker:
+        for n in range(MAX_ERRORS):
+            await worker.queue_frame(app_message(n))
+            await settle()
+        (incident,) = breaker.incidents
+        assert [step.frame for step in incident.chain] == ["ErrorFrame"]
+
+
+async def test__first_processor_of_all__its_errors_are_judged(clock):
+    tts, seen = Failing(TTSSpeakFrame, lambda n: {"error_msg": "no"}), []
+    async with running(tts, breaker_with(clock), enable_rtvi=False) as worker:
+        worker.add_event_handler("on_pipeline_error", lambda _, frame: seen.append(frame))
+        await worker.queue_frames([TTSSpeakFrame("hello") for _ in range(20)])
+        await settle()
+        assert len(seen) == MAX_ERRORS
+
+
+async def test__answer_from_inside_a_nested_pipeline__names_who_gave_it(clock):
+    class Notifier(FrameProcessor):
+        async def process_frame(self, frame: Frame, direction: FrameDirection):
+            await super().process_frame(frame, direction)
+            if isinstance(frame, ErrorFrame):
+                await self.push_frame(app_message())
+            await self.push_frame(frame, direction)
+
+    output, breaker, notifier = Output(dead), breaker_with(clock), Notifier()
+    async with running(breaker, Pipeline([notifier]), output, enable_rtvi=False) as worker:
+        await worker.queue_frame(app_message())
+        await settle()
+        (incident,) = breaker.incidents
+        assert {step.processor for step in incident.chain[2::2]} == {notifier.name}
+        assert incident.chain[0].processor == worker.name
+
+
+async def test__frame_with_a_callback__is_called_back_at_the_end_too(clock):
+    output, called = Output(), []
+
+    async def callback(processor, frame, direction):
+        called.append(frame)
+
+    async with running(breaker_with(clock), output) as worker:
+        end = EndFrame()
+        await output.queue_frame(end, DOWN, callback)
+        await settle()
+        assert called == [end]
+        await worker.queue_frame(app_message())
+        await settle()
+        assert output.sent == []
+
+
+async def test__kinds_of_frame_without_end__pass_and_are_not_kept(clock, monkeypatch):
+    monkeypatch.setattr(door, "_MAX_UNTRACKED", len(door._UNTRACKED))
+    known, tap = {*door._UNTRACKED}, Tap()
+    async with running(breaker_with(clock), tap) as worker:
+        sorts = [type(f"Sort{n}", (DataFrame,), {}) for n in range(20)]
+        await worker.queue_frames([sort() for sort in sorts])
+        await settle()
+        assert [type(f) for f, _ in tap.seen if type(f) in sorts] == sorts
+    assert not {*sorts} & door._UNTRACKED
+    assert len(door._UNTRACKED) == len(known)
+
+
+def test__function_in_front_of_a_method__is_taken_back_and_leaves_what_others_put_there():
+    class Thing:
+        def speak(self):
+            return "class"
+
+    thing = Thing()
+    undo = door.replace(thing, "speak", lambda: "ours")
+    assert thing.speak() == "ours"
+    undo()
+    assert (thing.speak(), vars(thing)) == ("class", {})
+
+    thing.speak = lambda: "its own"
+    undo = door.replace(thing, "speak", lambda: "ours")
+    undo()
+    assert thing.speak() == "its own"
+
+    undo = door.replace(thing, "speak", lambda: "ours")
+    thing.speak = lambda: "somebody else's"
+    undo()
+    assert thing.speak() == "somebody else's"
+
+
+#
+# Incidents that are kept
+#
+
+
+async def test__incidents__are_as_of_now_and_at_most_a_hundred(clock):
+    output, breaker = Output(), breaker_with(clock)
+    async with running(breaker, output) as worker:
+        for n in range(105):
+            await breaker.open_circuits(Origin.of(output, f"E{n}"))
+            if n < 104:
+                await breaker.close_circuits()
+        assert [i.origin.kind for i in breaker.incidents] == [f"E{n}" for n in range(5, 105)]
+        await worker.queue_frames([app_message(n) for n in range(3)])
+        await settle()
+        assert breaker.incidents[-1].held_messages == 3
+
+
+async def test__handler_that_ends_the_bot_on_an_error__is_no_answer(clock):
+    class Slow(Failing):
+        async def process_frame(self, frame: Frame, direction: FrameDirection):
+            if isinstance(frame, TTSSpeakFrame):
+                await settle(50)
+            await super().process_frame(frame, direction)
+
+    tts, breaker = Slow(TTSSpeakFrame, lambda n: {"error_msg": "no"}), breaker_with(clock)
+    async with running(breaker, tts) as worker:
+
+        async def end(worker, frame):
+            await worker.queue_frame(EndFrame())
+
+        worker.add_event_handler("on_pipeline_error", end)
+        await worker.queue_frames([TTSSpeakFrame("hello") for _ in range(MAX_ERRORS)])
+        await settle(1000)
+        assert breaker.incidents[0].advice.kind is AdviceKind.PROCESSOR_FAILS

@@ -17,8 +17,9 @@ from pipecat.transports.websocket.fastapi import (
 from pipecat.transports.websocket.server import WebsocketServerParams, WebsocketServerTransport
 from websockets.asyncio.client import connect
 
-from bot import Failing, Output, app_message, ended, running, settle
+from bot import Failing, Output, Tap, app_message, ended, running, settle
 from pipecat_circuit_breaker import (
+    CircuitBreakerFrame,
     CircuitBreakerParams,
     CircuitBreakerProcessor,
     CircuitState,
@@ -181,6 +182,8 @@ SEVERAL = [
     ("on_client_disconnected", {"id": "Ada"}, False),
     ("on_client_connected", object, True),
     ("on_left", None, False),  # the bot itself has left
+    ("on_client_connected", {"id": "Bob"}, True),
+    ("on_client_disconnected", {"id": "Bob"}, False),
 ]
 
 
@@ -202,10 +205,12 @@ async def test__client_that_went_before_the_pipeline_ran__is_known(clock):
     breaker.watch(transport)
     await transport._call_event_handler("on_disconnected")
     await settle()
-    async with running(breaker, transport.output()) as worker:
+    tap = Tap()
+    async with running(breaker, tap, transport.output()) as worker:
         await worker.queue_frame(app_message())
         await settle()
         assert transport.output().sent == []
+        assert tap.frames(CircuitBreakerFrame) == [], "it opened before the pipeline had started"
 
 
 def test__transport_without_such_events__is_refused():

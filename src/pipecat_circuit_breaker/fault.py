@@ -32,7 +32,6 @@ from pipecat_circuit_breaker.origin import CLIENT_GONE, Origin
 _MAX_STEPS = 64
 _MAX_PROBES = 32
 _MAX_KINDS = 32
-_MAX_ANSWERS = 8
 _OTHER = "other"
 
 
@@ -187,8 +186,7 @@ class Fault:
 
     def note_answer(self, who: str, kind: str) -> None:
         """Note a message that one of its errors has set off."""
-        if who in self.answers or len(self.answers) < _MAX_ANSWERS:
-            self.answers[who] = kind
+        self.answers[who] = kind
 
     def note_held_error(self) -> None:
         """Note an error that is held back."""

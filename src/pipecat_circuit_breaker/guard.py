@@ -209,8 +209,8 @@ class Guard:
             return self._born(frame, self._worker, None)  # it came through its queue
         handling = causality.current(neighbour)
         pusher: Processor = neighbour
-        if releases.is_end(neighbour):
-            pusher = handling.processor if handling is not None else self._worker
+        if releases.only_hands_on(neighbour) and handling is not None:
+            pusher = handling.processor  # one inside of a nested pipeline
         if isinstance(frame, ErrorFrame):
             pusher = frame.processor or pusher
             self._failing.add(pusher.id)
