@@ -6,8 +6,9 @@
 
 """A circuit breaker for Pipecat: one frame processor that ends recursive error chains."""
 
-from pipecat_circuit_breaker.circuit import CircuitState
-from pipecat_circuit_breaker.fault import Mode
+from pipecat_circuit_breaker._core.circuit import CircuitState
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.frames import CircuitBreakerFrame
 from pipecat_circuit_breaker.incident import (
     Advice,
@@ -21,7 +22,6 @@ from pipecat_circuit_breaker.incident import (
     Totals,
     Trigger,
 )
-from pipecat_circuit_breaker.origin import Origin
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
 

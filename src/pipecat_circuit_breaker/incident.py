@@ -11,24 +11,27 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from pipecat_circuit_breaker.circuit import CircuitState
-from pipecat_circuit_breaker.origin import Origin
+from pipecat_circuit_breaker._core.circuit import CircuitState
+from pipecat_circuit_breaker._core.origin import Origin
 
 
 class Trigger(StrEnum):
     """Why a circuit opened.
 
     Parameters:
-        ERRORS: ``max_errors`` related errors within ``window_secs``.
-        RECURSION: A chain of more than ``max_hops`` tracked frames, or
-            messages that keep setting off messages.
-        CLIENT_GONE: A watched transport has no client any more.
+        ERRORS: ``max_errors`` errors of one origin within ``window_secs``.
+        TOO_MANY: Four times as many errors of one processor, of whatever origin.
+        RECURSION: ``max_errors`` failures that caused each other, however slowly.
+        CHANNEL_DOWN: ``max_errors`` deliveries in a row failed.
+        LOG_ECHO: Sending messages writes log lines that are sent as messages.
         MANUAL: Somebody opened it by hand.
     """
 
     ERRORS = "errors"
+    TOO_MANY = "too_many"
     RECURSION = "recursion"
-    CLIENT_GONE = "client_gone"
+    CHANNEL_DOWN = "channel_down"
+    LOG_ECHO = "log_echo"
     MANUAL = "manual"
 
 
@@ -37,17 +40,17 @@ class Ending(StrEnum):
 
     Parameters:
         RECOVERED: A probe arrived.
-        QUIET: An error was let through as the probe, and no other came after it.
-        CLIENT_CAME: A watched transport has a client again.
+        QUIET: What had failed was used again, and no error came of it.
         BY_HAND: Somebody closed or reset the circuit.
         FORGOTTEN: ``max_circuits`` were reached, and it had to make room for another.
+        PIPELINE_OVER: Its pipeline came to an end before.
     """
 
     RECOVERED = "recovered"
     QUIET = "quiet"
-    CLIENT_CAME = "client_came"
     BY_HAND = "by_hand"
     FORGOTTEN = "forgotten"
+    PIPELINE_OVER = "pipeline_over"
 
 
 class ProbeOutcome(StrEnum):
@@ -79,7 +82,6 @@ class AdviceKind(StrEnum):
         PROCESSOR_ANSWERS_ERRORS: A processor answers errors with messages that fail again.
         APPLICATION_ANSWERS_ERRORS: A handler of the application answers errors with frames
             that fail again.
-        MESSAGES_ANSWER_MESSAGES: A processor answers messages with messages, without end.
         CREDENTIALS: A provider rejects the credentials.
         QUOTA: A provider's limit is reached.
         PROCESSOR_FAILS: A processor fails again and again on its own account.
@@ -92,7 +94,6 @@ class AdviceKind(StrEnum):
     LOG_FEEDS_ITSELF = "log_feeds_itself"
     PROCESSOR_ANSWERS_ERRORS = "processor_answers_errors"
     APPLICATION_ANSWERS_ERRORS = "application_answers_errors"
-    MESSAGES_ANSWER_MESSAGES = "messages_answer_messages"
     CREDENTIALS = "credentials"
     QUOTA = "quota"
     PROCESSOR_FAILS = "processor_fails"
@@ -191,6 +192,7 @@ class Totals(BaseModel):
         closings: How often one has closed.
         held_errors: Errors held back.
         held_messages: Messages held back, one for each channel.
+        unsent_messages: Messages that were not sent because nobody was connected.
         probes_passed: Probes that arrived.
         probes_failed: Probes that failed.
         probes_timed_out: Probes that never reported.
@@ -204,6 +206,7 @@ class Totals(BaseModel):
     closings: int = 0
     held_errors: int = 0
     held_messages: int = 0
+    unsent_messages: int = 0
     probes_passed: int = 0
     probes_failed: int = 0
     probes_timed_out: int = 0

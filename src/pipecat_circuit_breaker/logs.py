@@ -28,7 +28,7 @@ from weakref import WeakSet
 
 from loguru import logger
 
-from pipecat_circuit_breaker.origin import one_line, template
+from pipecat_circuit_breaker._core.text import one_line, template
 
 _LINE_CHARS = 256
 _SAMPLE_CHARS = 200

@@ -16,9 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-from pipecat_circuit_breaker.backoff import DEFAULT_COOLDOWN
-from pipecat_circuit_breaker.fault import Mode
-from pipecat_circuit_breaker.origin import one_line
+from pipecat_circuit_breaker._core.backoff import DEFAULT_CHANNEL_COOLDOWN, DEFAULT_COOLDOWN
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.text import one_line
 
 
 def _shown(value: Any) -> str:
@@ -81,17 +81,18 @@ class CircuitBreakerParams(BaseModel):
     """Settings of a circuit breaker; immutable, and refused at once where out of range.
 
     Parameters:
-        max_errors: Related errors within the window that open a circuit, 1 to
-            10,000. Errors are related if they have one origin, or one lineage.
-        window_secs: Length of that window in seconds, above 0. An error
-            exactly this old no longer counts.
-        max_hops: Longest chain of tracked frames (errors and transport
-            messages, each caused by the one before), 2 to 1,000. A longer one
-            opens a circuit however slowly it turns. The default lets a channel
-            fail five times in one chain: as often as ``max_errors``.
+        max_errors: How much is too much, 1 to 10,000: errors of one origin
+            within the window, failures that caused each other (however slowly),
+            or deliveries that fail in a row. Four times as many errors of one
+            processor, of whatever origin, are too much as well.
+        window_secs: Length of the window in seconds, above 0. An error
+            exactly this old no longer counts. Causes last six windows, those
+            that another task has inherited one.
         cooldown: A tenacity wait: seconds a circuit stays open before it lets
             a probe pass. Drawn once per opening; ``attempt_number`` is the
             number of openings in a row without a recovery.
+        channel_cooldown: The same for a channel that is down: seconds until
+            one message is tried. By default 0.1 s, doubling up to 10 s.
         probe_timeout_secs: Seconds after which a message that is the probe and
             has not reported (a send that hangs, a frame that an interruption
             dropped) counts as failed, above 0.
@@ -123,8 +124,8 @@ class CircuitBreakerParams(BaseModel):
 
     max_errors: Count = Field(default=5, ge=1, le=10_000)
     window_secs: Seconds = 10.0
-    max_hops: Count = Field(default=8, ge=2, le=1_000)
     cooldown: Annotated[wait_base, BeforeValidator(_wait)] = DEFAULT_COOLDOWN
+    channel_cooldown: Annotated[wait_base, BeforeValidator(_wait)] = DEFAULT_CHANNEL_COOLDOWN
     probe_timeout_secs: Seconds = 10.0
     give_up: Annotated[stop_base | None, BeforeValidator(_stop)] = None
     give_up_policy: GiveUpPolicy = GiveUpPolicy.CONTINUE

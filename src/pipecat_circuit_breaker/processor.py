@@ -6,7 +6,7 @@
 
 """The processor that users insert into their pipeline."""
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,20 +21,16 @@ from pipecat.processors.frame_processor import (
 from pipecat.processors.frameworks.rtvi import RTVIServerMessageFrame
 from pipecat.transports.base_transport import BaseTransport
 
-from pipecat_circuit_breaker.breaker import Breaker
-from pipecat_circuit_breaker.circuit import CircuitState
-from pipecat_circuit_breaker.fault import Mode
+from pipecat_circuit_breaker._core.breaker import Breaker
+from pipecat_circuit_breaker._core.circuit import CircuitState
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.origin import Origin
+from pipecat_circuit_breaker._pipeline.clients import Clients
+from pipecat_circuit_breaker._pipeline.guard import Guard
+from pipecat_circuit_breaker._pipeline.releases import worker_of
 from pipecat_circuit_breaker.frames import CircuitBreakerFrame
-from pipecat_circuit_breaker.guard import Guard
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
-from pipecat_circuit_breaker.origin import Origin
 from pipecat_circuit_breaker.params import CircuitBreakerParams
-from pipecat_circuit_breaker.releases import (
-    CLIENT_WENT,
-    anybody_else_at,
-    client_events_of,
-    worker_of,
-)
 
 _EVENTS = {
     CircuitState.OPEN: "on_circuit_opened",
@@ -67,8 +63,8 @@ class CircuitBreakerProcessor(FrameProcessor):
 
     Event handlers available:
 
-    - on_circuit_opened: Called when a circuit opens: related errors, and
-      messages that they set off, are held back from here on.
+    - on_circuit_opened: Called when a circuit opens: its errors, and the
+      messages by which it would feed itself, are held back from here on.
     - on_circuit_half_opened: Called when a probe is let through.
     - on_circuit_closed: Called when a circuit has recovered.
     - on_circuit_given_up: Called when ``give_up`` says so, before ``give_up_policy`` is applied.
@@ -105,7 +101,9 @@ class CircuitBreakerProcessor(FrameProcessor):
         super().__init__(enable_direct_mode=True, **kwargs)
         self._params = params or CircuitBreakerParams()
         self._guard: Guard | None = None
-        self._without_client: set[BaseTransport] = set()
+        self._watched: list[Clients] = []
+        # A subclass that handles frames itself has to see all of them.
+        self._hands_on = type(self).process_frame is CircuitBreakerProcessor.process_frame
         self._incidents: dict[str, Incident] = {}
         self._outages: dict[int, _Outage] = {}
         self._running = False
@@ -145,12 +143,17 @@ class CircuitBreakerProcessor(FrameProcessor):
     def watch(self, transport: BaseTransport) -> None:
         """Let a transport's own events say whether there is somebody to send to.
 
-        When its last client is gone a circuit opens at once, before any send
-        fails, and stays open until a client comes; then every circuit of its
-        output closes. Clients are those of ``on_client_connected`` and
-        ``on_client_disconnected``; all are gone when the bot itself has left
-        (``on_left``, ``on_disconnected``). A transport without clients of its
-        own is one: ``on_connected`` and ``on_disconnected``.
+        When its last client is gone, messages are not sent any more until one
+        comes: no send fails, and none is an incident. They are counted in
+        ``totals`` as ``unsent_messages``. Clients are those of
+        ``on_client_connected`` and ``on_client_disconnected``; all are gone when
+        the bot itself has left (``on_left``, ``on_disconnected``). A transport
+        without clients of its own is one: ``on_connected`` and
+        ``on_disconnected``.
+
+        Call it before the pipeline runs. Later nobody can tell who is there
+        already, but for rooms that say so and pipecat's own transports for one
+        client; on others messages are then sent until the bot itself has left.
 
         Args:
             transport: The transport, before or while the pipeline runs.
@@ -158,35 +161,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         Raises:
             ValueError: It has no such events.
         """
-        events = client_events_of(transport)
-        if not events.went and not events.left:
-            raise ValueError(f"{transport}: expected a transport with one of {CLIENT_WENT}")
-        # By identity: one that takes its connection up again is announced twice.
-        clients: set[object] = set()
-
-        async def on_came(_: Any, *client: Any) -> None:
-            clients.add(_identity(*client))
-            self._without_client.discard(transport)
-            if self._guard is not None:
-                await self._guard.control(lambda breaker: breaker.client_came(transport.output()))
-
-        async def on_went(_: Any, *client: Any) -> None:
-            clients.discard(_identity(*client))
-            if not clients and not anybody_else_at(transport):
-                await on_left()
-
-        async def on_left(*_: Any) -> None:
-            clients.clear()
-            self._without_client.add(transport)
-            await self._hold_back_from_nobody()
-
-        for names, handler in (
-            (events.came, on_came),
-            (events.went, on_went),
-            (events.left, on_left),
-        ):
-            for name in names:
-                transport.add_event_handler(name, handler)
+        self._watched.append(Clients(transport, self._note_clients))
 
     async def open_circuits(self, origin: Origin | None = None) -> None:
         """Open by hand: nothing but :meth:`close_circuits` or a reset closes again.
@@ -203,7 +178,9 @@ class CircuitBreakerProcessor(FrameProcessor):
         """Close by hand, before the cooldown is over.
 
         Args:
-            origin: The circuit's origin; None for every circuit there is.
+            origin: The circuit's origin: it closes together with those that are
+                open for the same outage (an output's errors and its channel);
+                None for every circuit there is.
 
         Raises:
             ValueError: There is no such circuit (here and below).
@@ -234,16 +211,22 @@ class CircuitBreakerProcessor(FrameProcessor):
             setup: Configuration for frame processor setup.
         """
         await super().setup(setup)
+        # A pipeline that was stopped may run again, in another worker.
         if self._guard is not None:
-            # A pipeline that was stopped may run again, in another worker.
-            await self._call_event_handler("on_guard_left")
-            self._guard.leave()
-        self._guard = Guard.join(worker_of(setup, self), self._params, setup.observer, self._tell)
-        await self._hold_back_from_nobody()
+            await self._guard.leave()
+        worker = worker_of(setup, self)
+        self._guard = Guard.join(worker, self._params, setup.observer, self._tell, self._left)
+        worker.add_event_handler("on_pipeline_finished", self._on_pipeline_finished)
+        for clients in self._watched:
+            await self._note_clients(clients)
 
-    async def cleanup(self) -> None:
-        """Say that the pipeline is over."""
-        await super().cleanup()  # type: ignore[no-untyped-call]
+    async def _on_pipeline_finished(self, worker: object, frame: Frame | None = None) -> None:
+        # The others are followed by a cleanup, once they are through everywhere.
+        if isinstance(frame, StopFrame) and self._guard is not None:
+            if self._guard.worker is worker:
+                await self._guard.leave()
+
+    async def _left(self) -> None:
         await self._call_event_handler("on_guard_left")
 
     def queue_frame(
@@ -259,7 +242,7 @@ class CircuitBreakerProcessor(FrameProcessor):
             direction: Where it is going.
             callback: Called when the frame has been processed.
         """
-        if callback is None and not isinstance(frame, _OWN):
+        if self._hands_on and callback is None and not isinstance(frame, _OWN):
             downstream = direction is FrameDirection.DOWNSTREAM
             neighbour = self.next if downstream else self.previous
             if neighbour is not None:
@@ -313,23 +296,12 @@ class CircuitBreakerProcessor(FrameProcessor):
         }
         await self.push_frame(RTVIServerMessageFrame(data=message))
 
-    async def _hold_back_from_nobody(self) -> None:
-        def hold_back(breaker: Breaker) -> None:
-            for transport in self._without_client:
-                breaker.client_gone(transport.output())
-
+    async def _note_clients(self, clients: Clients) -> None:
         if self._guard is not None:
-            await self._guard.control(hold_back)
+            output = clients.transport.output()
+            self._guard.connected(output, connected=clients.are_connected)
 
     async def _control(self, step: Callable[[Breaker], None]) -> None:
         if self._guard is None:
             raise RuntimeError(f"{self}: expected a pipeline that runs, this one is not set up yet")
         await self._guard.control(step)
-
-
-def _identity(client: Any = None, *_: Any) -> object:
-    """What tells one client of a transport from another."""
-    if isinstance(client, dict):
-        # A room's participant is a new dict in each event.
-        return client.get("id")
-    return client if isinstance(client, Hashable) else id(client)

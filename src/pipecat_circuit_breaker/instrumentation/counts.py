@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 from weakref import WeakSet, ref
 
-from pipecat_circuit_breaker.circuit import CircuitState
-from pipecat_circuit_breaker.guard import Guard
+from pipecat_circuit_breaker._core.circuit import CircuitState
+from pipecat_circuit_breaker._pipeline.guard import Guard
 from pipecat_circuit_breaker.incident import Incident, Totals
 from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
 
@@ -23,8 +23,6 @@ from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
 _MAX_ORIGINS = 256
 _OTHER_ORIGINS = "other"
 
-#: Incidents that are followed at a time, in one pipeline.
-_MAX_OPEN = 1_000
 
 #: Times that totals are read anew where the pipeline counted a new origin meanwhile.
 _READS = 5
@@ -40,13 +38,13 @@ class _Source:
     Parameters:
         guard: The guard. Held weakly: it goes with its pipeline.
         totals: What it had counted when it was read last.
-        open: The name of the origin and the state of each circuit that is not closed.
+        open: The name of the origin and the state of each circuit that was not closed then.
         running: Whether its pipeline still runs.
     """
 
     guard: ref[Guard]
     totals: tuple[Totals, ...] = ()
-    open: dict[str, tuple[str, CircuitState]] = field(default_factory=dict)
+    open: tuple[tuple[str, CircuitState], ...] = ()
     running: bool = True
 
     def read(self) -> bool:
@@ -56,7 +54,7 @@ class _Source:
             return False
         for _ in range(_READS):
             try:
-                self.totals = guard.totals
+                self.totals, self.open = guard.totals, guard.open_circuits
                 return True
             except RuntimeError:
                 # Whoever collects metrics does it in a thread of its own, and
@@ -86,8 +84,6 @@ class Counts:
         with self._lock:
             self._breakers.add(breaker)
             self._read()
-            for incident in breaker.incidents:
-                self._note(breaker, incident)
 
     def note(self, breaker: CircuitBreakerProcessor, incident: Incident) -> None:
         """Note a transition of one of its circuits."""
@@ -101,7 +97,7 @@ class Counts:
             if source is not None:
                 source.read()
                 source.running = False
-                source.open.clear()
+                source.open = ()
 
     @property
     def totals(self) -> list[Totals]:
@@ -125,7 +121,7 @@ class Counts:
             states: dict[str, Counter[CircuitState]] = {name: Counter() for name in self._gone}
             for source in self._sources.values():
                 not_closed: dict[str, set[CircuitState]] = {}
-                for origin, state in source.open.values():
+                for origin, state in source.open if source.running else ():
                     not_closed.setdefault(self._name(origin), set()).add(state)
                 for name in {self._name(totals.origin) for totals in source.totals}:
                     counter = states.setdefault(name, Counter())
@@ -143,13 +139,8 @@ class Counts:
 
     def _note(self, breaker: CircuitBreakerProcessor, incident: Incident) -> None:
         source = self._source_of(breaker)
-        if source is None or not source.running:
-            return
-        source.open.pop(incident.id, None)
-        if incident.ended_at is None:
-            source.open[incident.id] = (incident.origin.shared_name, incident.state)
-            if len(source.open) > _MAX_OPEN:
-                del source.open[next(iter(source.open))]
+        if source is not None and source.running:
+            source.read()
 
     def _source_of(self, breaker: CircuitBreakerProcessor) -> _Source | None:
         guard = breaker.guard

@@ -18,7 +18,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import Span, Status, StatusCode, Tracer, TracerProvider
 
-from pipecat_circuit_breaker.circuit import CircuitState
+from pipecat_circuit_breaker._core.circuit import CircuitState
 from pipecat_circuit_breaker.incident import Incident
 from pipecat_circuit_breaker.instrumentation.counts import Counts
 from pipecat_circuit_breaker.processor import CircuitBreakerProcessor

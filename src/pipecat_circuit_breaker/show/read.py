@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker.incident import Incident
-from pipecat_circuit_breaker.origin import one_line
 
 _MAX_SHOWN = 80
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipecat_circuit_breaker.circuit import CircuitState
+from pipecat_circuit_breaker._core.circuit import CircuitState
+from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker.incident import ChainStep, Ending, Incident, ProbeOutcome, Trigger
-from pipecat_circuit_breaker.origin import FEEDBACK, one_line
 
 _MAX_TEXT = 400
 _MAX_NAME = 120
@@ -33,10 +33,10 @@ _STATES = {
 }
 _ENDINGS = {
     Ending.RECOVERED: "ended when a probe arrived",
-    Ending.QUIET: "ended when no error came after a probe",
-    Ending.CLIENT_CAME: "ended when a client came",
+    Ending.QUIET: "ended when it was used and no error came",
     Ending.BY_HAND: "ended by hand",
     Ending.FORGOTTEN: "no longer followed: another circuit needed its place",
+    Ending.PIPELINE_OVER: "ended with its pipeline",
 }
 _OUTCOMES = {
     ProbeOutcome.PENDING: "on its way",
@@ -222,12 +222,14 @@ def _why(incident: Incident) -> str:
         case Trigger.ERRORS:
             errors = f"{incident.failures:,} related error{'' if incident.failures == 1 else 's'}"
             return errors if incident.rate is None else f"{errors}, {_rate(incident.rate)}"
-        case Trigger.RECURSION if incident.origin.kind == FEEDBACK:
-            return "messages set each other off"
+        case Trigger.TOO_MANY:
+            return "too many errors of one processor, of several kinds"
         case Trigger.RECURSION:
             return "errors and messages set each other off"
-        case Trigger.CLIENT_GONE:
-            return "the transport has no client"
+        case Trigger.CHANNEL_DOWN:
+            return f"{incident.failures:,} deliveries in a row failed"
+        case Trigger.LOG_ECHO:
+            return "sending writes log lines, and they are sent"
         case Trigger.MANUAL:
             return "opened by hand"
 

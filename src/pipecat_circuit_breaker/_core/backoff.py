@@ -9,13 +9,17 @@
 import math
 from collections.abc import Callable
 
-from tenacity import RetryCallState, Retrying, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, wait_exponential, wait_exponential_jitter
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 #: Exponential with jitter, 1 s to 60 s: the first opening cools down for 1 to
 #: 2 s, each one that follows without a recovery for about twice as long.
 DEFAULT_COOLDOWN = wait_exponential_jitter(initial=1.0, max=60.0)
+
+#: 0.1 s, doubling up to 10 s: a channel that was taken for dead by mistake is
+#: back at once, and a dead one costs six sends a minute.
+DEFAULT_CHANNEL_COOLDOWN = wait_exponential(multiplier=0.1, max=10.0)
 
 #: Taken where a strategy raises or answers with something that is no duration.
 FALLBACK_SECS = 60.0

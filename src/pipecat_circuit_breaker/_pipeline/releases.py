@@ -22,9 +22,17 @@ from pipecat.frames.frames import (
 )
 from pipecat.pipeline.pipeline import Pipeline, PipelineSink, PipelineSource
 from pipecat.processors.frame_processor import FrameProcessor, FrameProcessorSetup
+from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import BaseTransport
 
-from pipecat_circuit_breaker.origin import one_line
+from pipecat_circuit_breaker._core.text import one_line
+
+try:
+    from pipecat.pipeline.service_switcher import ServiceSwitcher
+except ImportError:
+    _SWITCHERS: tuple[type, ...] = ()
+else:
+    _SWITCHERS = (ServiceSwitcher,)
 
 try:
     from pipecat.utils.errors import ErrorCategory  # 1.8.0
@@ -63,6 +71,10 @@ class Worker(Protocol):
     @property
     def pipeline(self) -> FrameProcessor:
         """The pipeline, RTVI included."""
+        ...
+
+    def add_event_handler(self, event_name: str, handler: Callable[..., Any]) -> None:
+        """Listen to one of its events."""
         ...
 
     async def stop_when_done(self) -> None:
@@ -127,6 +139,27 @@ def only_hands_on(processor: FrameProcessor) -> bool:
     )
 
 
+def handles_errors(processor: FrameProcessor) -> bool:
+    """Whether a processor has to hear every error of those inside of it.
+
+    A switcher does, and whoever says so: an attribute ``handles_errors``.
+    """
+    return isinstance(processor, _SWITCHERS) or bool(getattr(processor, "handles_errors", False))
+
+
+def is_set_up(processor: FrameProcessor) -> bool:
+    """Whether a processor is part of a pipeline that runs, or has run."""
+    return getattr(processor, "_task_manager", None) is not None
+
+
+def observers_of(observer: object) -> tuple[Any, ...]:
+    """The observers behind a worker's observer, each with a queue of its own."""
+    try:
+        return tuple(getattr(observer, "_proxies", None) or ())
+    except TypeError:
+        return ()
+
+
 async def push_send_failure(output: FrameProcessor, failure: Exception) -> None:
     """Report a failed send as pipecat reports whatever else a processor raises."""
     text = f"Error sending message: {one_line(failure, 200)}"
@@ -171,12 +204,41 @@ def client_events_of(transport: BaseTransport) -> ClientEvents:
     return ClientEvents(has("on_connected", "on_joined"), (), has("on_disconnected", "on_left"))
 
 
-def anybody_else_at(transport: BaseTransport) -> bool:
-    """Whether a transport says that there are clients, whoever has come and gone.
+#: pipecat's own transports that have one client at a time.
+_SERVE_ONE = {
+    "FastAPIWebsocketTransport",
+    "SmallWebRTCTransport",
+    "WebsocketClientTransport",
+    "WebsocketServerTransport",
+}
+
+
+def serves_one(transport: BaseTransport) -> bool:
+    """Whether a transport is known to have no more than one client."""
+    return any(
+        kind.__name__ in _SERVE_ONE and kind.__module__.startswith("pipecat.transports.")
+        for kind in type(transport).__mro__
+    )
+
+
+def anybody_else_at(transport: BaseTransport) -> bool | None:
+    """Whether a room says that there are clients, whoever has come and gone.
 
     LiveKit does not tell before 1.13.0 who was there before the bot.
+
+    Returns:
+        None where there is nothing to ask.
     """
-    try:
-        return bool(transport.get_participants())  # type: ignore[attr-defined]
-    except Exception:
-        return False  # it has no such method, or no room any more
+    for ask in ("get_participants", "participants"):
+        try:
+            found = getattr(transport, ask)()
+            # Daily counts the bot itself.
+            return any(who != "local" for who in found)
+        except Exception:
+            continue  # it has no such method, or no room any more
+    return None
+
+
+def is_output(processor: FrameProcessor) -> bool:
+    """Whether a processor delivers messages."""
+    return isinstance(processor, BaseOutputTransport)

@@ -14,9 +14,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipecat_circuit_breaker.causality import Link
+from pipecat_circuit_breaker._core.causality import Link
+from pipecat_circuit_breaker._core.origin import Origin
+from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker.incident import Advice, AdviceKind, Trigger
-from pipecat_circuit_breaker.origin import FEEDBACK, Origin, one_line
 
 #: How RTVI labels its messages. Others are the application's own.
 _RTVI = "rtvi-ai/"
@@ -98,8 +99,6 @@ def advise(evidence: Evidence) -> Advice:
             processor=processor,
             text="Opened by hand: close_circuits() or reset_circuits() closes it again.",
         )
-    if evidence.trigger is Trigger.CLIENT_GONE:
-        return _client_gone(processor, "It has no client any more.")
     return (
         _log_feeds_itself(evidence)
         or _refused(evidence)
@@ -110,7 +109,8 @@ def advise(evidence: Evidence) -> Advice:
 
 
 def _log_feeds_itself(evidence: Evidence) -> Advice | None:
-    if _LOG_LINE not in {link.text for link in evidence.chain} | {*_fed_back(evidence).values()}:
+    texts = {link.text for link in evidence.chain} | {*_fed_back(evidence).values()}
+    if evidence.trigger is not Trigger.LOG_ECHO and _LOG_LINE not in texts:
         return None
     processor = evidence.origin.processor
     return Advice(
@@ -171,13 +171,6 @@ def _answered(evidence: Evidence) -> Advice | None:
                 text=f"{processor} fails{failure}, and {who} answers its errors with messages "
                 f"({kind}) that fail again. Let {who} answer once, on on_circuit_opened.",
             )
-    if evidence.origin.kind == FEEDBACK:
-        return Advice(
-            kind=AdviceKind.MESSAGES_ANSWER_MESSAGES,
-            processor=processor,
-            text=f"{processor} sets off another message whenever it handles one, and that comes "
-            "back to it. Look at what it does with a message that it has set off itself.",
-        )
     return None
 
 

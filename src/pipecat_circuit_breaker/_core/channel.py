@@ -1,0 +1,137 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""What is known of a channel from the outcomes of what was delivered over it.
+
+A message that cannot be serialised fails on a healthy channel, and keeps
+failing; that is no reason to hold back any other. So only an unbroken row of
+failures speaks against a channel, and while all of them were of one kind of
+message, a message of another kind is still tried: kinds can only release.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from pipecat_circuit_breaker._core.circuits import Guarded
+from pipecat_circuit_breaker._core.window import Window
+
+# Kinds of message that an incident names.
+_MAX_KINDS = 64
+
+
+@dataclass(slots=True, eq=False)
+class Channel:
+    """An output transport, or one destination of it.
+
+    Parameters:
+        destination: Whom it delivers to, where the output serves several apart.
+        guarded: Its circuit, once anything has failed.
+        kind: The kind of the messages that have failed since it last
+            delivered, where that was one; None for several, or none.
+        has_failed: Whether any has failed since it last delivered.
+        has_delivered: Whether it has ever delivered anything.
+        successes: Deliveries that succeeded.
+    """
+
+    destination: str | None
+    guarded: Guarded | None = None
+    kind: str | None = None
+    has_failed: bool = False
+    has_delivered: bool = False
+    successes: int = 0
+
+    @property
+    def generation(self) -> int:
+        """How often its circuit has changed its state: outcomes from before are void."""
+        return 0 if self.guarded is None else self.guarded.circuit.generation
+
+    def tries(self, kind: str) -> bool:
+        """Whether a message of this kind may still get through where others fail."""
+        return self.kind is not None and kind != self.kind
+
+    def failed(self, kind: str) -> None:
+        """Note a message that failed."""
+        self.kind = kind if not self.has_failed or kind == self.kind else None
+        self.has_failed = True
+
+    def delivered(self) -> None:
+        """Note a message that got through."""
+        self.kind, self.has_failed, self.has_delivered = None, False, True
+        self.successes += 1
+
+
+class Output:
+    """What is known of one output transport.
+
+    Args:
+        id: pipecat's id of the processor.
+        max_errors: Deliveries in a row that have to fail before it looks down
+            as a whole, whomever they were for.
+        window_secs: The time in which they fail.
+        most: Channels that are kept; the one longest without news goes first.
+    """
+
+    def __init__(self, id: int, *, max_errors: int, window_secs: float, most: int) -> None:
+        """Start with nothing known against it."""
+        self.id = id
+        # Nobody is connected, or it has let its client go: a state, and no failure.
+        self.is_connected = True
+        self.has_ended = False
+        # All its destinations together.
+        self.whole = Channel(None)
+        self.whole_failures = Window(max_errors, window_secs)
+        # Kinds of message that failed when they were last sent, the latest last.
+        self._failing_kinds: OrderedDict[str, None] = OrderedDict()
+        self._most = most
+        self._to_all = Channel(None)
+        self._channels: OrderedDict[str, Channel] = OrderedDict()
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether anybody may be there to send to."""
+        return self.is_connected and not self.has_ended
+
+    def channel(self, destination: str | None) -> Channel:
+        """The channel to a destination; None for the one to all."""
+        if destination is None:
+            return self._to_all
+        channel = self._channels.get(destination)
+        if channel is None:
+            channel = self._channels[destination] = Channel(destination)
+            if len(self._channels) > self._most:
+                self._channels.popitem(last=False)
+        else:
+            self._channels.move_to_end(destination)
+        return channel
+
+    @property
+    def failing_kinds(self) -> tuple[str, ...]:
+        """Kinds of message that failed when they were last sent, the latest last."""
+        return tuple(self._failing_kinds)
+
+    def failed(self, kind: str) -> None:
+        """Note that a message of a kind has failed."""
+        self._failing_kinds[kind] = None
+        self._failing_kinds.move_to_end(kind)
+        if len(self._failing_kinds) > _MAX_KINDS:
+            self._failing_kinds.popitem(last=False)
+
+    def delivered(self, kind: str) -> None:
+        """Note that a message of a kind has got through."""
+        self._failing_kinds.pop(kind, None)
+
+    def let_go(self, guarded: Guarded) -> None:
+        """Forget a circuit that is no more."""
+        for channel in (self.whole, self._to_all, *self._channels.values()):
+            if channel.guarded is guarded:
+                channel.guarded = None
+
+    @property
+    def unreached(self) -> int:
+        """To how many of its destinations nothing has ever got through that was tried."""
+        return sum(
+            channel.has_failed and not channel.has_delivered for channel in self._channels.values()
+        )

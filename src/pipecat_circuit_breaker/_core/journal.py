@@ -1,0 +1,542 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""What has happened, written down: transitions become incidents, totals and log lines.
+
+The one place that writes things down. Nothing is decided by it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from pipecat_circuit_breaker._core import remarks
+from pipecat_circuit_breaker._core.advice import Evidence, advise
+from pipecat_circuit_breaker._core.causality import Link
+from pipecat_circuit_breaker._core.circuit import CircuitState, Reason, Transition
+from pipecat_circuit_breaker._core.circuits import Guarded
+from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
+from pipecat_circuit_breaker._core.text import one_line
+from pipecat_circuit_breaker.incident import (
+    Advice,
+    ChainStep,
+    CircuitSnapshot,
+    Ending,
+    Incident,
+    Probe,
+    ProbeOutcome,
+    Totals,
+    Trigger,
+)
+
+# What an incident holds at most, whatever a client or a provider sends.
+_MAX_STEPS = 64
+_MAX_PROBES = 32
+_MAX_KINDS = 32
+_OTHER = "other"
+
+#: News that wait to be told, at most.
+_MAX_NEWS = 1_000
+
+#: Who answers an error, at most: for each of so many origins so many processors.
+_MAX_ANSWERED = 64
+_MAX_ANSWERS = 16
+
+_ENDINGS = {
+    Reason.PASSED: Ending.RECOVERED,
+    Reason.RECOVERED: Ending.RECOVERED,
+    Reason.QUIET: Ending.QUIET,
+    Reason.BY_HAND: Ending.BY_HAND,
+    Reason.FORGOTTEN: Ending.FORGOTTEN,
+    Reason.OVER: Ending.PIPELINE_OVER,
+}
+
+_OUTCOMES = {
+    Reason.PASSED: ProbeOutcome.PASSED,
+    Reason.RECOVERED: ProbeOutcome.PASSED,
+    Reason.QUIET: ProbeOutcome.PASSED,
+    Reason.FAILED: ProbeOutcome.FAILED,
+    Reason.TIMED_OUT: ProbeOutcome.TIMED_OUT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Why a circuit opens now.
+
+    Parameters:
+        trigger: The rule.
+        link: The frame that tripped it; None where there is none.
+        failing_kinds: Kinds of message that fail on the origin's channel.
+        is_output: Whether its processor is an output transport.
+    """
+
+    trigger: Trigger
+    link: Link | None = None
+    failing_kinds: tuple[str, ...] = ()
+    is_output: bool = False
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The counts behind :class:`Totals`, for one kind of failure."""
+
+    failures: int = 0
+    openings: int = 0
+    closings: int = 0
+    held_errors: int = 0
+    held_messages: int = 0
+    unsent_messages: int = 0
+    probes: dict[ProbeOutcome, int] = field(default_factory=lambda: dict.fromkeys(ProbeOutcome, 0))
+
+
+@dataclass(slots=True, eq=False)
+class _Probed:
+    origin: Origin
+    frame: str
+    text: str
+    at: datetime
+    outcome: ProbeOutcome = ProbeOutcome.PENDING
+
+
+@dataclass(slots=True, eq=False)
+class _Outage:
+    """What is written down from an opening until all is closed again.
+
+    A channel's circuit and the circuit of the errors that its failed deliveries
+    make are one outage. Times are on the breaker's clock; ``opened_at`` ties
+    them to the calendar.
+    """
+
+    evidence: Evidence
+    steps_omitted: int
+    failures: int
+    rate: float | None
+    opened_at: datetime
+    opened_secs: float
+    is_channel: bool
+    id: str = field(default_factory=lambda: uuid4().hex)
+    circuits: dict[Origin, Guarded] = field(default_factory=dict)
+    openings: int = 0
+    held_errors: int = 0
+    held_kinds: dict[str, int] = field(default_factory=dict)
+    probes: deque[_Probed] = field(default_factory=lambda: deque(maxlen=_MAX_PROBES))
+    has_given_up: bool = False
+    ending: Ending | None = None
+    _told: tuple[tuple[ChainStep, ...], Advice] | None = None
+
+    @property
+    def origin(self) -> Origin:
+        return self.evidence.origin
+
+    @property
+    def trigger(self) -> Trigger:
+        return self.evidence.trigger
+
+    @property
+    def story(self) -> tuple[tuple[ChainStep, ...], Advice]:
+        """The chain, and what to do: made when somebody is told, and not before."""
+        if self._told is None:
+            steps = tuple(
+                ChainStep(
+                    hop=link.hop,
+                    frame=link.frame,
+                    processor=link.processor,
+                    text=link.text,
+                    at=self.moment(link.at),
+                )
+                for link in self.evidence.chain
+            )
+            self._told = steps, advise(self.evidence)
+        return self._told
+
+    @property
+    def state(self) -> CircuitState:
+        states = {guarded.circuit.state for guarded in self.circuits.values()}
+        for state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
+            if state in states:
+                return state
+        return CircuitState.CLOSED
+
+    @property
+    def held_messages(self) -> int:
+        return sum(self.held_kinds.values())
+
+    def is_told_by(self, guarded: Guarded) -> bool:
+        """Whether a circuit speaks for it: a channel's does, where there is one."""
+        return guarded.is_channel or not any(other.is_channel for other in self.circuits.values())
+
+    def moment(self, secs: float) -> datetime:
+        """When something was, that is known on the breaker's clock."""
+        return self.opened_at + timedelta(seconds=secs - self.opened_secs)
+
+    def takes_over(self, other: "_Outage") -> None:
+        """Let what is known better of the same outage speak for it."""
+        self.evidence, self.steps_omitted = other.evidence, other.steps_omitted
+        self.failures, self.rate, self._told = other.failures, other.rate, None
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    outage: _Outage
+    state: CircuitState
+    gave_up: bool
+
+
+class Journal:
+    """Writes down what circuits do and what is held back.
+
+    Args:
+        max_names: Names of origins for which totals are kept; the rest is under ``other``.
+        clock: The breaker's clock, monotonic seconds.
+        calendar: The time by the calendar, for what people read.
+    """
+
+    def __init__(
+        self, *, max_names: int, clock: Callable[[], float], calendar: Callable[[], datetime]
+    ) -> None:
+        """Start with an empty page."""
+        self._max_names = max_names
+        self._clock = clock
+        self._calendar = calendar
+        self._tallies: dict[str, _Tally] = {}
+        self._outages: dict[Origin, _Outage] = {}
+        self._answers: dict[Origin, dict[str, str]] = {}
+        self._queued: dict[Origin, str] = {}
+        self._news: deque[_News] = deque(maxlen=_MAX_NEWS)
+
+    #
+    # Writing down
+    #
+
+    def failed(self, origin: Origin) -> None:
+        """Note a failure that counts."""
+        self._tally(origin).failures += 1
+
+    def answered(self, origins: Iterable[Origin], who: str, kind: str) -> None:
+        """Note a message that an error has set off."""
+        for origin in origins:
+            if origin not in self._answers and len(self._answers) >= _MAX_ANSWERED:
+                del self._answers[next(iter(self._answers))]
+            answers = self._answers.setdefault(origin, {})
+            if who in answers or len(answers) < _MAX_ANSWERS:
+                answers[who] = kind
+
+    def queued(self, origins: Iterable[Origin], frame: str) -> None:
+        """Note what was queued outside the pipeline on account of an error."""
+        for origin in origins:
+            if origin not in self._queued and len(self._queued) >= _MAX_ANSWERED:
+                del self._queued[next(iter(self._queued))]
+            self._queued[origin] = frame
+
+    def held_error(self, guarded: Guarded) -> None:
+        """Note an error that is held back."""
+        self._tally(guarded.origin).held_errors += 1
+        outage = self._outages.get(guarded.origin)
+        if outage is not None:
+            outage.held_errors += 1
+
+    def held_message(self, guarded: Guarded, kind: str) -> None:
+        """Note a message that is held back."""
+        self._tally(guarded.origin).held_messages += 1
+        outage = self._outages.get(guarded.origin)
+        if outage is not None:
+            held = outage.held_kinds
+            if kind not in held:
+                if len(held) >= _MAX_KINDS - 1:
+                    kind = _OTHER
+                held.setdefault(kind, 0)
+            held[kind] += 1
+
+    def unsent(self, origin: Origin) -> None:
+        """Note a message that is not sent, as nobody is connected."""
+        self._tally(origin).unsent_messages += 1
+
+    def probe(self, guarded: Guarded, link: Link) -> None:
+        """Note a frame that is let through to see whether it is over."""
+        outage = self._outages.get(guarded.origin)
+        if outage is not None and outage.is_told_by(guarded):
+            now = outage.moment(self._clock())
+            outage.probes.append(_Probed(guarded.origin, link.frame, link.text, now))
+            self._tell(outage, CircuitState.HALF_OPEN)
+
+    def changed(
+        self, guarded: Guarded, transition: Transition, opening: Opening | None = None
+    ) -> None:
+        """Note that a circuit has changed its state.
+
+        Args:
+            guarded: The circuit.
+            transition: The change.
+            opening: Why, where it was closed before.
+        """
+        tally = self._tally(guarded.origin)
+        if transition.before is CircuitState.CLOSED:
+            outage = self._open(guarded, transition, opening or Opening(Trigger.MANUAL))
+            outage.openings = max(1, outage.openings)
+            guarded.openings += 1
+            tally.openings += 1
+            return
+        outage = self._outages[guarded.origin]
+        if transition.before is CircuitState.HALF_OPEN:
+            outcome = _OUTCOMES.get(transition.reason, ProbeOutcome.VOID)
+            tally.probes[outcome] += 1
+            for probed in reversed(outage.probes):
+                if probed.origin == guarded.origin:
+                    probed.outcome = outcome
+                    break
+        if transition.after is CircuitState.OPEN:
+            guarded.openings += 1
+            tally.openings += 1
+            if outage.is_told_by(guarded):
+                outage.openings += 1
+                self._tell(outage, CircuitState.OPEN)
+        elif transition.after is CircuitState.CLOSED:
+            tally.closings += 1
+            self._close(guarded, outage, transition)
+
+    def gave_up(self, guarded: Guarded) -> None:
+        """Note that it is given up."""
+        outage = self._outages.get(guarded.origin)
+        if outage is not None:
+            outage.has_given_up = True
+            self._tell(outage, CircuitState.OPEN, gave_up=True)
+
+    def _open(self, guarded: Guarded, transition: Transition, opening: Opening) -> _Outage:
+        outage = self._outage(guarded, transition, opening)
+        same = self._same_outage(guarded, opening)
+        if same is None:
+            same = outage
+            self._tell(same, CircuitState.OPEN)
+        elif guarded.by_delivery and not guarded.is_channel and same.origin.kind == CHANNEL_DOWN:
+            same.takes_over(outage)
+        same.circuits[guarded.origin] = guarded
+        self._outages[guarded.origin] = same
+        return same
+
+    def _same_outage(self, guarded: Guarded, opening: Opening) -> _Outage | None:
+        """The outage that a circuit is part of, where another circuit began it.
+
+        That of the chain that it is part of; and a channel and the errors that
+        its failed deliveries make are one.
+        """
+        link = opening.link
+        if link is not None and link.first is not None and link.first in self._outages:
+            return self._outages[link.first]
+        if opening.trigger is Trigger.MANUAL or not (guarded.is_channel or guarded.by_delivery):
+            return None
+        for outage in self._outages.values():
+            for other in outage.circuits.values():
+                if other.origin.processor_id == guarded.origin.processor_id and (
+                    other.is_channel or (guarded.is_channel and other.by_delivery)
+                ):
+                    return outage
+        return None
+
+    def _close(self, guarded: Guarded, outage: _Outage, transition: Transition) -> None:
+        for notes in (self._outages, self._answers, self._queued):
+            notes.pop(guarded.origin, None)
+        if len(outage.circuits) == 1:
+            outage.ending = _ENDINGS.get(transition.reason, Ending.RECOVERED)
+            self._tell(outage, CircuitState.CLOSED)
+        else:
+            del outage.circuits[guarded.origin]
+
+    def _outage(self, guarded: Guarded, transition: Transition, opening: Opening) -> _Outage:
+        link, origin = opening.link, guarded.origin
+        chain = link.chain() if link is not None else ()
+        kept = chain if len(chain) <= _MAX_STEPS else (chain[0], *chain[1 - _MAX_STEPS :])
+        length = link.hop + 1 if link is not None else 0
+        span = transition.span_secs
+        return _Outage(
+            evidence=Evidence(
+                origin=origin,
+                trigger=opening.trigger,
+                chain=kept,
+                failing_kinds=opening.failing_kinds,
+                answers={**self._answers.get(origin, {})},
+                queued=self._queued.get(origin),
+            ),
+            steps_omitted=length - len(kept),
+            failures=transition.failures,
+            rate=(transition.failures - 1) / span if span > 0 else None,
+            opened_at=self._calendar(),
+            opened_secs=self._clock(),
+            is_channel=opening.is_output,
+        )
+
+    def _tally(self, origin: Origin) -> _Tally:
+        name = origin.shared_name
+        tally = self._tallies.get(name)
+        if tally is None:
+            if len(self._tallies) >= self._max_names:
+                name = _OTHER
+            tally = self._tallies.setdefault(name, _Tally())
+        return tally
+
+    #
+    # Telling
+    #
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there are changes to tell."""
+        return bool(self._news)
+
+    def take(self) -> Incident:
+        """Take the oldest change that has not been told."""
+        news = self._news.popleft()
+        return self._incident(news.outage, news.state, gave_up=news.gave_up)
+
+    def _tell(self, outage: _Outage, state: CircuitState, *, gave_up: bool = False) -> None:
+        latest = self._news[-1] if self._news else None
+        if latest is not None and latest.outage is outage and latest.state is state:
+            # Two circuits that open in one breath are one piece of news.
+            gave_up = gave_up or latest.gave_up
+            self._news.pop()
+        self._news.append(_News(outage, state, gave_up))
+
+    @property
+    def open_incidents(self) -> tuple[Incident, ...]:
+        """What has happened until now where it is not over, or has not been told."""
+        outages = {news.outage.id: news.outage for news in self._news}
+        outages |= {outage.id: outage for outage in self._outages.values()}
+        return tuple(
+            self._incident(outage, CircuitState.CLOSED if outage.ending else outage.state)
+            for outage in outages.values()
+        )
+
+    @property
+    def totals(self) -> tuple[Totals, ...]:
+        """What has been counted since the start, for each name of an origin."""
+        return tuple(
+            Totals(
+                origin=name,
+                failures=tally.failures,
+                openings=tally.openings,
+                closings=tally.closings,
+                held_errors=tally.held_errors,
+                held_messages=tally.held_messages,
+                unsent_messages=tally.unsent_messages,
+                probes_passed=tally.probes[ProbeOutcome.PASSED],
+                probes_failed=tally.probes[ProbeOutcome.FAILED],
+                probes_timed_out=tally.probes[ProbeOutcome.TIMED_OUT],
+            )
+            for name, tally in self._tallies.items()
+        )
+
+    def snapshot(self, guarded: Guarded) -> CircuitSnapshot:
+        """What anybody may know of a circuit now."""
+        outage = self._outages.get(guarded.origin)
+        return CircuitSnapshot(
+            origin=guarded.origin,
+            state=guarded.circuit.state,
+            failures=guarded.circuit.failures,
+            openings=guarded.openings,
+            held_errors=outage.held_errors if outage is not None else 0,
+            held_messages=outage.held_messages if outage is not None else 0,
+            probe_in_secs=guarded.circuit.probe_in_secs,
+        )
+
+    def of_same_outage(self, guarded: Guarded) -> tuple[Guarded, ...]:
+        """A circuit, and those that are open for the same outage."""
+        outage = self._outages.get(guarded.origin)
+        return (guarded,) if outage is None else (*outage.circuits.values(),)
+
+    def has_given_up(self, guarded: Guarded) -> bool:
+        """Whether its outage was given up."""
+        outage = self._outages.get(guarded.origin)
+        return outage is not None and outage.has_given_up
+
+    def secs_open(self, guarded: Guarded) -> float:
+        """Seconds since its outage began."""
+        outage = self._outages.get(guarded.origin)
+        return 0.0 if outage is None else self._clock() - outage.opened_secs
+
+    def opening_remark(self, guarded: Guarded) -> str:
+        """What the error that has opened a circuit says upstream."""
+        outage = self._outages.get(guarded.origin)
+        if outage is not None and outage.trigger is Trigger.RECURSION:
+            return remarks.opened("errors and messages set each other off")
+        if outage is not None and outage.trigger is Trigger.TOO_MANY:
+            return remarks.opened("too many errors of one processor")
+        failures = outage.failures if outage is not None else 0
+        return remarks.opened(f"{failures} related errors")
+
+    def probe_remark(self, guarded: Guarded) -> str:
+        """What an error says upstream that is let through as the probe."""
+        outage = self._outages.get(guarded.origin)
+        return remarks.probed(outage.held_errors if outage is not None else 0)
+
+    def _incident(self, outage: _Outage, state: CircuitState, *, gave_up: bool = False) -> Incident:
+        at = outage.moment(self._clock())
+        steps, advice = outage.story
+        closed = state is CircuitState.CLOSED
+        waits = [
+            wait
+            for guarded in outage.circuits.values()
+            if (wait := guarded.circuit.probe_in_secs) is not None
+        ]
+        return Incident(
+            id=outage.id,
+            origin=outage.origin,
+            state=state,
+            trigger=outage.trigger,
+            is_channel=outage.is_channel,
+            chain=steps,
+            chain_omitted=outage.steps_omitted,
+            failures=outage.failures,
+            rate=outage.rate,
+            opened_at=outage.opened_at,
+            at=at,
+            ended_at=at if closed else None,
+            ending=outage.ending if closed else None,
+            openings=outage.openings,
+            held_errors=outage.held_errors,
+            held_messages=outage.held_messages,
+            held_kinds={**outage.held_kinds},
+            probes=tuple(
+                Probe(frame=p.frame, text=p.text, at=p.at, outcome=p.outcome) for p in outage.probes
+            ),
+            probe_in_secs=min(waits) if waits and not closed else None,
+            gave_up=gave_up,
+            advice=advice,
+        )
+
+
+def log_line(incident: Incident) -> str:
+    """What the log says of a change."""
+    origin = one_line(incident.origin, 200)
+    held = f"held back {incident.held_errors} errors, {incident.held_messages} messages"
+    match incident.state:
+        case CircuitState.OPEN:
+            wait = incident.probe_in_secs
+            probe = "no probe" if wait is None else f"next probe in {wait:.1f} s"
+            gave_up = ", giving up" if incident.gave_up else ""
+            return (
+                f"circuit open: {origin} ({incident.trigger.value}, {incident.failures} failures, "
+                f"opening {incident.openings}), {probe}{gave_up}. {incident.advice.text}"
+            )
+        case CircuitState.HALF_OPEN:
+            return f"circuit half-open: {origin}, {held}, probing"
+        case CircuitState.CLOSED:
+            return f"circuit closed: {origin}, {held} in {incident.secs:.1f} s"
+
+
+def log_fields(incident: Incident) -> dict[str, Any]:
+    """What a structured log carries beside the line."""
+    return {
+        "circuit_origin": str(incident.origin),
+        "circuit_state": incident.state.value,
+        "circuit_trigger": incident.trigger.value,
+        "circuit_incident": incident.id,
+        "circuit_advice": incident.advice.kind.value,
+        "circuit_held_errors": incident.held_errors,
+        "circuit_held_messages": incident.held_messages,
+    }

@@ -1,0 +1,643 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""The guard: the breaker's hands in one running pipeline.
+
+It stands at the surfaces of this package, hands what it sees to the breaker in
+the breaker's own terms, and does what the breaker says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import Token
+from itertools import count
+from typing import Any
+
+from loguru import logger
+from pipecat.frames.frames import ErrorFrame, Frame, OutputTransportMessageFrame
+from pipecat.observers.base_observer import BaseObserver
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.transports.base_output import BaseOutputTransport
+
+from pipecat_circuit_breaker._core import backoff, causality, remarks
+from pipecat_circuit_breaker._core.breaker import Breaker, Delivery
+from pipecat_circuit_breaker._core.causality import WINDOWS_CARRIED, Causality, Link, Note
+from pipecat_circuit_breaker._core.circuit import CircuitState
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.journal import log_fields, log_line
+from pipecat_circuit_breaker._core.origin import Processor
+from pipecat_circuit_breaker._core.text import one_line
+from pipecat_circuit_breaker._pipeline import identify, observers, outputs, releases, worker
+from pipecat_circuit_breaker._pipeline.doors import Door
+from pipecat_circuit_breaker._pipeline.log import ear
+from pipecat_circuit_breaker._pipeline.patch import Undo
+from pipecat_circuit_breaker._pipeline.releases import Worker
+from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
+from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
+
+_GUARD = "_circuit_breaker_guard"
+
+#: A chain of messages in which nothing fails is told once it is so long. It is
+#: not cut: a heartbeat looks the same.
+_LONG_CHAIN = 1_000
+
+Tell = Callable[[Incident], Awaitable[None]]
+Left = Callable[[], Awaitable[None]]
+
+
+class Guard:
+    """Guards the pipeline of one worker, however many breakers stand in it.
+
+    Args:
+        worker: The worker.
+        params: The settings.
+        observer: The worker's observer.
+    """
+
+    def __init__(
+        self, worker: Worker, params: CircuitBreakerParams, observer: BaseObserver | None
+    ) -> None:
+        """Attach to every processor of the worker's pipeline."""
+        self.is_alert = False
+        self._params = params
+        self._listeners: list[Tell] = []
+        self._leaving: list[Left] = []
+        self._has_left = False
+        self._reported: set[str] = set()
+        self._is_telling = False
+        self._causality = Causality(window_secs=params.window_secs, max_text=params.max_text)
+        self._breaker = Breaker(
+            max_errors=params.max_errors,
+            window_secs=params.window_secs,
+            probe_timeout_secs=params.probe_timeout_secs,
+            max_circuits=params.max_circuits,
+            cooldown=self._draw_cooldown,
+            channel_cooldown=self._draw_channel_cooldown,
+            gives_up=self._gives_up,
+            clock=params.clock,
+            mode=params.mode,
+        )
+        self.worker = worker
+        self._observer = observer
+        self._alert_until = float("-inf")
+        self._unusable: set[int] = set()
+        # What processors with an open circuit have handled last.
+        self._in_hand: dict[int, Note | None] = {}
+        self._undo: list[Undo] = []
+        self._undo_alert: list[Undo] = []
+        self._attach(worker.pipeline)
+
+    @classmethod
+    def join(
+        cls,
+        worker: Worker,
+        params: CircuitBreakerParams,
+        observer: BaseObserver | None,
+        tell: Tell,
+        left: Left,
+    ) -> Guard:
+        """Take part in guarding a worker's pipeline.
+
+        Args:
+            worker: The worker. The first to join attaches the guard.
+            params: The settings. Those of the first to join hold for all.
+            observer: The worker's observer, whom every processor tells what it handles.
+            tell: Called with every change.
+            left: Called when the guard has left.
+        """
+        # Kept by the worker itself: they refer to each other, and go together.
+        guard: Guard | None = getattr(worker, _GUARD, None)
+        if guard is None:
+            guard = cls(worker, params, observer)
+            setattr(worker, _GUARD, guard)
+        elif guard._params != params:
+            logger.warning(
+                f"{worker}: more than one circuit breaker with different parameters, "
+                f"those of the first hold: {guard._params}"
+            )
+        guard._listeners.append(tell)
+        guard._leaving.append(left)
+        return guard
+
+    async def _over(self) -> None:
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Take everything out of the pipeline again: it is over."""
+        if self._has_left:
+            return
+        self._has_left = True
+        self._breaker.finish()
+        await self.tell()
+        self._stand_down()
+        while self._undo:
+            self._undo.pop()()
+        if getattr(self.worker, _GUARD, None) is self:
+            delattr(self.worker, _GUARD)
+        for left in self._leaving:
+            try:
+                await left()
+            except Exception as e:
+                self._report("telling that it is over", e)
+
+    def _attach(self, pipeline: FrameProcessor) -> None:
+        numbers = count()
+        # What is at the ends of a pipeline hands on in its pusher's task, so the next
+        # door sees all that one there would see. At the top there is the worker behind.
+        top = next(iter(pipeline.processors), None)
+        for processor, hears_errors in _processors(pipeline, hears_errors=False):
+            is_end = processor is pipeline or releases.is_end(processor)
+            if processor is top or not is_end:
+                door = Door(processor, self, next(numbers), hears_errors=hears_errors)
+                self._undo.append(door.leave)
+            if isinstance(processor, BaseOutputTransport):
+                self._breaker.output(processor)
+                self._undo.append(outputs.stand_at(processor, self))
+            self._listen_to_bus(processor)
+        if self._observer is not None:
+            self._undo.append(observers.listen_to(self._observer, self))
+        self._undo.append(worker.listen_to_queue(self.worker, self))
+        self._undo.append(worker.listen_to_cleanup(pipeline, self._over))
+        self._listen_to_bus(self.worker)
+        self._undo.append(ear.join())
+
+    def _listen_to_bus(self, subscriber: Any) -> None:
+        undo = worker.listen_to_bus(subscriber, self)
+        if undo is not None:
+            self._undo.append(undo)
+
+    #
+    # What is known
+    #
+
+    @property
+    def circuits(self) -> tuple[CircuitSnapshot, ...]:
+        """Every circuit as it is now."""
+        return self._breaker.circuits
+
+    @property
+    def open_incidents(self) -> tuple[Incident, ...]:
+        """What has happened until now where it is not over."""
+        return self._breaker.open_incidents
+
+    @property
+    def totals(self) -> tuple[Totals, ...]:
+        """What has been counted since the start."""
+        return self._breaker.totals
+
+    @property
+    def open_circuits(self) -> tuple[tuple[str, CircuitState], ...]:
+        """The shared name and the state of each circuit that is not closed; from any thread."""
+        return self._breaker.open_circuits
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to tell."""
+        return self._breaker.has_news
+
+    async def control(self, step: Callable[[Breaker], None]) -> None:
+        """Do something to the breaker by hand, and tell what has come of it."""
+        step(self._breaker)
+        self._be_alert()
+        await self.tell()
+
+    def connected(self, output: FrameProcessor, *, connected: bool) -> None:
+        """Say whether there is anybody to send to."""
+        self._breaker.output(output).is_connected = connected
+
+    #
+    # Doors
+    #
+
+    def link_of(self, frame: Frame) -> Link | None:
+        """The link that a frame has, or carries."""
+        return self._causality.link_of(frame)
+
+    def carries(self, door: Door, frame: Frame, direction: FrameDirection) -> None:
+        """Let an untracked frame carry what it is pushed on account of."""
+        try:
+            if causality.noted() is None:
+                return
+            note = causality.note_of(door.neighbour(direction) or self.worker)
+            cause = self._causality.cause(note, type(frame), now=self._params.clock())
+            if cause is not None and cause.failures and cause is not self.link_of(frame):
+                self._causality.carry(frame, cause)
+        except Exception as e:
+            self._report("carrying a cause", e)
+
+    def admits(self, door: Door, frame: Frame, direction: FrameDirection) -> bool:
+        """Whether a tracked frame may come in; runs in the task of whoever pushes it."""
+        try:
+            link = self._pass(door, frame, direction)
+            if isinstance(frame, ErrorFrame):
+                return self._admits_error(door, frame, link)
+            processor_id = door.processor.id
+            # An output decides where it sends: there the outcome is known.
+            return (
+                door.is_output
+                or not self._breaker.has_open_at(processor_id)
+                or self._breaker.judge_message(processor_id, link, link.text, type(frame).__name__)
+            )
+        except Exception as e:
+            self._report("judging a frame", e)
+            return True
+
+    def ended(self, processor: FrameProcessor) -> None:
+        """Note that an output has let its client go: a message that comes now can only fail."""
+        self._breaker.output(processor).has_ended = True
+
+    def handles(self, processor: FrameProcessor, frame: Frame) -> None:
+        """Note what a processor is about to handle."""
+        try:
+            link, handled = self._causality.link_of(frame), type(frame).__name__
+            if isinstance(frame, releases.TRACKED):
+                # A frame that nobody was seen to push: nothing is known of its cause.
+                link = link or self._born(frame, processor, None)
+                if isinstance(frame, OutputTransportMessageFrame):
+                    link.queued_at |= {processor.id}
+            elif link is not None and self._is_over(link):
+                link = None
+            if link is not None or self.is_alert:
+                causality.begin(processor, link, handled)
+            else:
+                causality.begin(processor, None)
+            if self.is_alert:
+                self._note_use(processor, frame, handled)
+        except Exception as e:
+            self._report("noting a cause", e)
+
+    def _is_over(self, cause: Link) -> bool:
+        now = self._params.clock()
+        return now - cause.at >= WINDOWS_CARRIED * self._params.window_secs
+
+    def _note_use(self, processor: FrameProcessor, frame: Frame, handled: str) -> None:
+        if self._breaker.has_open_at(processor.id):
+            # That an output is handed a message does not mean that it sends it.
+            if not (isinstance(frame, releases.MESSAGES) and releases.is_output(processor)):
+                self._breaker.used(processor.id, handled)
+                self._in_hand[processor.id] = causality.noted()
+        elif not self._breaker.any_open and self._params.clock() >= self._alert_until:
+            self._stand_down()
+
+    def _pass(self, door: Door, frame: Frame, direction: FrameDirection) -> Link:
+        """The link of this push of a frame: it is pushed again where it has passed before."""
+        link = self._causality.link_of(frame)
+        bit = door.bit(direction)
+        arrives = self._causality.arrives(frame)
+        if link is None or arrives or link.doors & bit:
+            link = self._pushed(door, frame, direction, link if arrives else None, arrives)
+        link.doors |= bit
+        return link
+
+    def _pushed(
+        self,
+        door: Door,
+        frame: Frame,
+        direction: FrameDirection,
+        carried: Link | None,
+        arrives: bool,
+    ) -> Link:
+        """Make the link of a push by a neighbour."""
+        neighbour = door.neighbour(direction)
+        note = causality.note_of(neighbour or self.worker)
+        pusher: Processor = neighbour or self.worker
+        if note is not None and (neighbour is None or releases.only_hands_on(neighbour)):
+            pusher = note.processor  # one inside of a nested pipeline
+        cause = carried
+        if not arrives:
+            cause = self._causality.cause(note, type(frame), now=self._params.clock())
+        return self._born(frame, pusher, cause, note)
+
+    def _born(
+        self, frame: Frame, pusher: Processor, cause: Link | None, note: Note | None = None
+    ) -> Link:
+        now = self._params.clock()
+        if not isinstance(frame, ErrorFrame):
+            kind = identify.kind_of_message(frame)
+            link = self._causality.born(frame, pusher, cause, at=now, text=kind)
+            if cause is not None:
+                self._note_answer(link, cause)
+            return link
+        peer = self._causality.peer_of(frame) or (note.peer if note is not None else None)
+        processor = identify.processor_of(frame, pusher, peer)
+        repeats = (
+            cause is not None
+            and cause.is_error
+            # It is the error itself that is being handled, and not an answer to it.
+            and note is not None
+            and note.link is cause
+            and note.handles == cause.frame
+            and pusher.id not in cause.repeated_by
+        )
+        if note is not None and self._in_hand.get(processor.id) is note:
+            # It may have taken longer than a window, and proves nothing but this error.
+            self._breaker.disturbed(processor.id)
+        self._be_alert()
+        link = self._causality.born(
+            frame,
+            processor,
+            cause,
+            at=now,
+            text=frame.error,
+            origin=identify.origin_of(frame, processor),
+            category=releases.category_of(frame),
+            handled=note.handles if note is not None else None,
+            repeats=repeats,
+        )
+        if cause is not None and repeats:
+            # Told again by somebody else, in other words or not: one failure.
+            link.repeated_by |= {pusher.id}
+            link.passes = cause.passes
+        return link
+
+    def _note_answer(self, link: Link, cause: Link) -> None:
+        if cause.is_error:
+            self._breaker.note_answer(cause, link.processor, link.text)
+        elif link.hop == _LONG_CHAIN and not link.failures:
+            self._say_once(
+                "a long chain",
+                f"{self.worker}: messages have set each other off {_LONG_CHAIN} times in a row, "
+                f"and none has failed; the latest is {link.text} by {link.processor}. They are "
+                "not held back.",
+            )
+
+    #
+    # Errors
+    #
+
+    def _admits_error(self, door: Door, frame: ErrorFrame, link: Link) -> bool:
+        if link.passes is not None:
+            return link.passes or door.hears_errors
+        if door.hears_errors:
+            return True  # it is judged where it leaves those who have to hear it
+        must_pass = self._must_pass(frame)
+        if not self._counts(frame):
+            link.passes = True
+            return True
+        delivery, by_delivery = self._delivery_of(frame, link)
+        verdict = self._breaker.judge_error(link, delivery, by_delivery=by_delivery)
+        link.passes = verdict.passes or must_pass
+        if verdict.remark and not must_pass:
+            text = one_line(remarks.without(str(frame.error)), self._params.max_text)
+            frame.error = f"{text} ({verdict.remark})"
+        return link.passes
+
+    def _delivery_of(self, frame: ErrorFrame, link: Link) -> tuple[Delivery | None, bool]:
+        """The delivery on whose account an error is pushed, and whether it is one at all."""
+        cause = link.cause
+        if cause is None or link.origin is None:
+            return None, False
+        if link.origin.processor_id in cause.undelivered_by:
+            return None, True
+        note = causality.note_of(frame.processor) if frame.processor is not None else None
+        while note is not None:
+            if note.link is cause and note.delivery is not None:
+                return note.delivery, True
+            note = note.outer
+        return None, False
+
+    def _counts(self, frame: ErrorFrame) -> bool:
+        try:
+            return bool(self._params.counts(frame))
+        except Exception as e:
+            self._report("asking `counts`", e)
+            return False
+
+    def _must_pass(self, frame: ErrorFrame) -> bool:
+        """Whether the worker has to see this error: it ends the pipeline, or may."""
+        processor = frame.processor
+        if processor is None or releases.is_usable(processor):
+            if processor is not None:
+                self._unusable.discard(processor.id)
+            return frame.fatal
+        if processor.id in self._unusable:
+            return frame.fatal
+        self._unusable.add(processor.id)
+        self._listen_to_usable(processor)
+        return True
+
+    def _listen_to_usable(self, processor: FrameProcessor) -> None:
+        """Hear of it when a processor becomes usable again, so that the next time is heard."""
+        unusable = self._unusable
+
+        def on_usable_changed(_: FrameProcessor, is_usable: bool) -> None:
+            if is_usable:
+                unusable.discard(processor.id)
+
+        event = "on_usable_changed"
+        processor.add_event_handler(event, on_usable_changed)
+        self._undo.append(lambda: processor.remove_event_handler(event, on_usable_changed))
+
+    #
+    # What comes in
+    #
+
+    def queued(self, frame: Frame) -> None:
+        """Note a frame that is queued with the worker, in the task that queues it."""
+        try:
+            if causality.noted() is None:
+                # The same object may have been pushed before.
+                link = self._causality.link_of(frame)
+                if link is not None and isinstance(frame, releases.TRACKED):
+                    self._causality.carry(frame, None, arrives=True)
+                return
+            if isinstance(frame, releases.LIFECYCLE):
+                return
+            note = causality.note_of(self.worker)
+            tracked = isinstance(frame, releases.TRACKED)
+            if note is None:
+                return
+            cause = self._causality.cause(note, type(frame), now=self._params.clock())
+            if cause is not None and cause.is_error:
+                self._breaker.note_queued(cause, type(frame).__name__)
+            if tracked or note.peer is not None or (cause is not None and cause.failures):
+                self._causality.carry(frame, cause, arrives=tracked, peer=note.peer)
+        except Exception as e:
+            self._report("noting what is queued", e)
+
+    def arrives(self, subscriber: Any, message: Any) -> Token[Note | None]:
+        """Note a message that comes over the bus, in the task that takes it in."""
+        link = peer = None
+        try:
+            frame = getattr(message, "frame", None)
+            if frame is not None:
+                link = self._causality.link_of(frame)
+                peer = one_line(message.source, 100)
+        except Exception as e:
+            self._report("noting what comes over the bus", e)
+        return causality.nest(subscriber, link, peer=peer)
+
+    #
+    # Channels
+    #
+
+    def may_send(
+        self, output: BaseOutputTransport, frame: Any
+    ) -> Delivery | outputs.HeldBackError | bool:
+        """Ask for a message, in the task that sends it."""
+        breaker = self._breaker
+        if breaker.mode is Mode.DISABLED:
+            return True
+        try:
+            ear.ensure()
+            link = self._causality.link_of(frame)
+            if link is None:
+                cause = self._causality.cause(
+                    causality.note_of(output), type(frame), now=self._params.clock()
+                )
+                link = self._born(frame, output, cause)
+            kind = identify.kind_of_message(frame)
+            breaker.echo_of(link, frame.message, is_system_log=kind == identify.SYSTEM_LOG)
+            channels = breaker.output(output)
+            delivery = breaker.deliver(
+                channels,
+                self._destination(frame),
+                link,
+                kind,
+                message=frame.message,
+                handled=type(frame).__name__,
+            )
+            if delivery is not None:
+                return delivery
+            if channels.is_reachable and not self._sends_itself(output, link):
+                return outputs.HeldBackError(f"{output}: held back, the channel is down")
+            return False
+        except Exception as e:
+            self._report("judging a message", e)
+            return True
+
+    def _sends_itself(self, output: BaseOutputTransport, link: Link) -> bool:
+        """Whether it is pipecat that sends a message, which the output was handed."""
+        note = causality.note_of(output)
+        return output.id in link.queued_at or (
+            note is not None and note.processor is output and note.link is link
+        )
+
+    def undelivered(self, output: BaseOutputTransport, link: Link) -> None:
+        """Note that sending a message has raised."""
+        link.undelivered_by |= {output.id}
+        self._be_alert()
+
+    def _destination(self, frame: Frame) -> str | None:
+        try:
+            whom = self._params.destination(frame)
+            return whom[:100] if isinstance(whom, str) else None
+        except Exception as e:
+            self._report("asking `destination`", e)
+            return None
+
+    #
+    # Being alert: plain frames carry causes too, for as long as a cause is one
+    #
+
+    def _be_alert(self) -> None:
+        self._alert_until = self._params.clock() + WINDOWS_CARRIED * self._params.window_secs
+        if self.is_alert:
+            return
+        self.is_alert = True
+        for observer in releases.observers_of(self._observer):
+            self._undo_alert.append(observers.carry_into(observer, self))
+
+    def _stand_down(self) -> None:
+        self.is_alert = False
+        self._in_hand.clear()
+        while self._undo_alert:
+            self._undo_alert.pop()()
+
+    #
+    # Telling
+    #
+
+    async def tell(self) -> None:
+        """Tell what has happened, in order: whoever tells already tells this too."""
+        if self._is_telling or not self._breaker.has_news:
+            return
+        # What the breaker says has no cause, so it can feed no chain.
+        token = causality.silence()
+        self._is_telling = True
+        try:
+            while self._breaker.has_news:
+                await self._tell_one(self._breaker.take_news())
+        finally:
+            self._is_telling = False
+            causality.restore(token)
+
+    async def _tell_one(self, incident: Incident) -> None:
+        try:
+            logger.bind(**log_fields(incident)).warning(log_line(incident))
+        except Exception as e:
+            # Whoever listens hears of it all the same.
+            self._report("writing to the log", e)
+        for tell in [*self._listeners]:
+            try:
+                await tell(incident)
+            except Exception as e:
+                self._report("telling what happened", e)
+        if incident.gave_up:
+            try:
+                await self._give_up()
+            except Exception as e:
+                self._report("giving up", e)
+
+    async def _give_up(self) -> None:
+        worker = self.worker
+        match self._params.give_up_policy:
+            case GiveUpPolicy.END:
+                await worker.stop_when_done()
+            case GiveUpPolicy.CANCEL:
+                await worker.cancel(reason="a circuit did not recover")
+
+    def _draw_cooldown(self, openings: int) -> float:
+        return backoff.draw_cooldown(
+            self._params.cooldown, openings, lambda e: self._report("asking `cooldown`", e)
+        )
+
+    def _draw_channel_cooldown(self, openings: int) -> float:
+        return backoff.draw_cooldown(
+            self._params.channel_cooldown,
+            openings,
+            lambda e: self._report("asking `channel_cooldown`", e),
+        )
+
+    def _gives_up(self, openings: int, open_secs: float) -> bool:
+        stop = self._params.give_up
+        return stop is not None and backoff.gives_up(
+            stop, openings, open_secs, lambda e: self._report("asking `give_up`", e)
+        )
+
+    def _report(self, doing: str, error: Exception) -> None:
+        """Report a failure of the breaker itself, once."""
+        self._say_once(
+            doing,
+            f"circuit breaker failed while {doing}, frames pass: {type(error).__name__}",
+            error,
+        )
+
+    def _say_once(self, what: str, line: str, error: Exception | None = None) -> None:
+        if what in self._reported:
+            return
+        self._reported.add(what)
+        token = causality.silence()
+        try:
+            if error is None:
+                logger.warning(line)
+            else:
+                logger.opt(exception=error).error(line)
+        except Exception:
+            pass  # a sink that raises must not stop a frame
+        finally:
+            causality.restore(token)
+
+
+def _processors(
+    processor: FrameProcessor, *, hears_errors: bool
+) -> Iterator[tuple[FrameProcessor, bool]]:
+    """Every processor, and whether it is inside of one that has to hear every error."""
+    yield processor, hears_errors
+    inner_hears = hears_errors or releases.handles_errors(processor)
+    for inner in processor.processors:
+        yield from _processors(inner, hears_errors=inner_hears)

@@ -1,0 +1,490 @@
+"""The breaker as a whole: control by hand, modes, giving up, and what it keeps.
+
+When a circuit opens, what is held back and how it recovers: test_breaker_opens.py,
+test_breaker_holds.py and test_breaker_recovers.py.
+"""
+
+import gc
+import tracemalloc
+from datetime import UTC, datetime
+
+import pytest
+from core_parts import (
+    CHANNEL_COOLDOWN,
+    CLOSED,
+    COOLDOWN,
+    HALF_OPEN,
+    MAX_CIRCUITS,
+    OPEN,
+    OUT,
+    RTVI,
+    TTS,
+    WINDOW,
+    Bench,
+    Processor,
+)
+
+from pipecat_circuit_breaker._core.breaker import EVERYONE, Breaker
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
+from pipecat_circuit_breaker.incident import AdviceKind, Ending, ProbeOutcome, Trigger
+
+
+def down(bench, to=None):
+    for kind in ("app", "error", "app"):
+        bench.send(kind, to=to, ok=False)
+    bench.told()
+
+
+#
+# By hand
+#
+
+
+def test__open__holds_every_kind_until_it_is_closed(bench):
+    origin = Origin.of(OUT, "by hand")
+    bench.breaker.open(origin)
+    bench.clock.advance(1e9)
+    assert [bench.send(kind, ok=True) for kind in "ab"] == [None, None]
+    assert bench.send(to="ann", ok=True) is None
+    assert bench.send(output=bench.breaker.output(TTS), ok=True) is True
+    bench.breaker.close(origin)
+    assert bench.send(ok=True) is True
+    assert [(i.state, i.trigger, i.chain, i.ending) for i in bench.told()] == [
+        (OPEN, Trigger.MANUAL, (), None),
+        (CLOSED, Trigger.MANUAL, (), Ending.BY_HAND),
+    ]
+
+
+def test__open__of_errors__holds_them(bench):
+    bench.breaker.open(Origin.of(TTS, "E"))
+    bench.clock.advance(1e9)
+    bench.breaker.used(TTS.id, "SpeakFrame")
+    bench.clock.advance(1e9)
+    assert bench.errors(2) == [False, False]
+    assert bench.errors(1, "F") == [True]
+
+
+def test__open__of_one_destination__leaves_the_others(bench):
+    bench.breaker.open(Origin.of(OUT, "by hand", "ann"))
+    assert bench.send(to="ann", ok=True) is None
+    assert bench.send(to="bob", ok=True) is True
+    assert bench.send(ok=True) is True
+
+
+def test__open__of_a_channel_that_is_down__no_kind_is_tried_any_more(bench):
+    bench.sends(3, "bad", ok=False)
+    bench.breaker.open(Origin.of(OUT, CHANNEL_DOWN))
+    assert bench.send("good", ok=True) is None
+
+
+def test__open__of_an_output_as_a_whole__holds_every_destination(bench):
+    for n in range(12):
+        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+    assert bench.send(to="ann", ok=True) is None
+    bench.breaker.open(Origin.of(OUT, CHANNEL_DOWN, EVERYONE))
+    assert bench.send(to="ann", ok=True) is None
+
+
+def test__open__a_success_of_what_was_on_its_way__does_not_close_it(bench):
+    bench.send(ok=False)
+    origin = Origin.of(OUT, CHANNEL_DOWN)
+    bench.breaker.open(origin)
+    delivery = bench.output.channel(None)
+    assert delivery.guarded.circuit.is_isolated
+    bench.breaker.set_mode(Mode.DISABLED, origin)
+    assert bench.send(ok=True) is True
+    bench.breaker.set_mode(Mode.GUARD, None)
+    assert bench.send(ok=True) is None
+
+
+def test__open_and_close__all__is_what_there_is(bench):
+    bench.error("E")
+    bench.error("F", OUT)
+    bench.breaker.open(None)
+    assert [c.state for c in bench.breaker.circuits] == [OPEN, OPEN]
+    bench.breaker.close(None)
+    assert [c.state for c in bench.breaker.circuits] == [CLOSED, CLOSED]
+    assert [c.failures for c in bench.breaker.circuits] == [0, 0]
+
+
+def test__open__while_a_probe_is_on_its_way__the_probe_is_void(bench):
+    bench.errors(3)
+    bench.clock.advance(COOLDOWN)
+    bench.error()
+    assert bench.state() is HALF_OPEN
+    bench.breaker.open(Origin.of(TTS, "E"))
+    assert [probe.outcome for probe in bench.told()[-1].probes] == [ProbeOutcome.VOID]
+    (totals,) = bench.breaker.totals
+    assert (totals.probes_passed, totals.probes_failed, totals.probes_timed_out) == (0, 0, 0)
+
+
+def test__close__of_a_closed_circuit__clears_its_window(bench):
+    bench.errors(2)
+    bench.breaker.close(Origin.of(TTS, "E"))
+    assert bench.breaker.circuits[0].failures == 0
+    assert bench.told() == []
+    assert bench.errors(3) == [True] * 3
+
+
+@pytest.mark.parametrize("step", ["close", "reset"])
+def test__close_or_reset__one_of_an_outage__closes_all_of_it(bench, step):
+    for kind in ("app", "error", "app"):
+        bench.send_with_error(kind)
+    bench.errors(3)
+    getattr(bench.breaker, step)(Origin.of(OUT, "SendError"))
+    assert not bench.breaker.has_open_at(OUT.id)
+    assert bench.state() is OPEN
+    assert bench.send(ok=True) is True
+    endings = [i.ending for i in bench.told() if i.ending]
+    assert endings == [Ending.BY_HAND]
+
+
+def test__reset__one_or_all__are_forgotten(bench):
+    for kind in "EFG":
+        bench.error(kind)
+    bench.breaker.reset(Origin.of(TTS, "F"))
+    assert [c.origin.kind for c in bench.breaker.circuits] == ["E", "G"]
+    bench.breaker.reset(None)
+    assert bench.breaker.circuits == ()
+    assert len(bench.breaker.totals) == 3, "what was counted never goes down"
+
+
+def test__reset__all_of_an_outage__are_forgotten_once(bench):
+    for kind in ("app", "error", "app"):
+        bench.send_with_error(kind)
+    bench.breaker.reset(None)
+    assert bench.breaker.circuits == ()
+    assert bench.sends(2, ok=False) == [False, False]
+    assert bench.channel_state() is CLOSED
+
+
+@pytest.mark.parametrize("step", ["close", "reset"])
+def test__close_or_reset__any_kind__its_count_begins_anew(bench, step):
+    for n in range(12):
+        bench.error(f"F{n}")
+    getattr(bench.breaker, step)(Origin.of(TTS, ANY_KIND))
+    bench.error("G")
+    assert bench.state(ANY_KIND) is not OPEN
+
+
+@pytest.mark.parametrize("step", ["close", "reset"])
+def test__close_or_reset__an_output_as_a_whole__its_count_begins_anew(bench, step):
+    for n in range(12):
+        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+    getattr(bench.breaker, step)(Origin.of(OUT, CHANNEL_DOWN, EVERYONE))
+    bench.send(to="new", ok=False)
+    assert bench.channel_state(EVERYONE) is not OPEN
+
+
+@pytest.mark.parametrize("step", ["close", "reset"])
+def test__control__of_an_unknown_origin__is_refused_with_it(bench, step):
+    message = "^expected the origin of one of `circuits`, got TTS: nothing$"
+    with pytest.raises(ValueError, match=message):
+        getattr(bench.breaker, step)(Origin.of(TTS, "nothing"))
+    with pytest.raises(ValueError, match=message):
+        bench.breaker.set_mode(Mode.OBSERVE, Origin.of(TTS, "nothing"))
+
+
+def test__finish__the_pipeline_is_over__every_incident_ends_so(bench):
+    bench.errors(3)
+    bench.sends(3, ok=False)
+    bench.breaker.finish()
+    assert not bench.breaker.any_open
+    assert [i.ending for i in bench.told()] == [None] * 2 + [Ending.PIPELINE_OVER] * 2
+    assert bench.breaker.open_incidents == ()
+
+
+#
+# Modes
+#
+
+
+def test__mode__of_one_circuit__wins_until_it_is_set_for_all(bench):
+    down(bench)
+    origin = Origin.of(OUT, CHANNEL_DOWN)
+    bench.breaker.set_mode(Mode.OBSERVE, origin)
+    assert bench.breaker.mode is Mode.GUARD
+    assert bench.send(ok=True) is True
+    bench.breaker.set_mode(Mode.GUARD, None)
+    assert bench.breaker.mode is Mode.GUARD
+    assert bench.send(ok=True) is None
+
+
+def test__observe__counts_opens_and_tells_but_lets_all_pass(bench):
+    bench.breaker.set_mode(Mode.OBSERVE, None)
+    assert bench.errors(6) == [True] * 6
+    assert bench.breaker.circuits[0].held_errors == 3
+    down(bench)
+    assert bench.sends(2, ok=True) == [True] * 2
+    assert bench.channel_state() is OPEN, "what would have been held back decides nothing"
+    link, _ = bench.chain(2)
+    assert bench.may_come(bench.message(link))
+    assert sum(t.held_messages for t in bench.breaker.totals) == 2
+
+
+def test__observe__nobody_connected__is_counted_and_sent(bench):
+    bench.breaker.set_mode(Mode.OBSERVE, None)
+    bench.output.has_ended = True
+    assert bench.sends(5, ok=False) == [False] * 5
+    assert bench.told() == []
+    assert [t.unsent_messages for t in bench.breaker.totals] == [5]
+
+
+def test__observe__error_that_opens_or_probes__says_nothing(bench):
+    bench.breaker.set_mode(Mode.OBSERVE, None)
+    verdicts = [bench.error()[1] for _ in range(3)]
+    bench.clock.advance(COOLDOWN)
+    verdicts.append(bench.error()[1])
+    assert [(v.passes, v.remark) for v in verdicts] == [(True, "")] * 4
+    assert bench.state() is HALF_OPEN
+
+
+def test__observe__of_one_of_two_circuits_that_hold__the_other_guards(bench):
+    link, _ = bench.chain(3, kinds=("E", "F", "G"))
+    bench.errors(2, "H")
+    bench.error("H")
+    bench.breaker.set_mode(Mode.OBSERVE, Origin.of(TTS, "E"))
+    assert bench.error("I", OUT, link)[1].passes
+    assert not bench.error("H", TTS, link)[1].passes
+
+
+def test__disabled__nothing_is_noted_and_all_passes(bench):
+    bench.breaker.set_mode(Mode.DISABLED, None)
+    assert bench.errors(20) == [True] * 20
+    assert bench.breaker.circuits == ()
+    assert bench.sends(20, ok=False) == [False] * 20
+    assert bench.told() == []
+
+
+def test__disabled__circuits_that_are_open__hold_nothing_and_decide_nothing(bench):
+    bench.errors(3)
+    down(bench)
+    bench.breaker.set_mode(Mode.DISABLED, None)
+    assert bench.errors(3) == [True] * 3
+    assert bench.sends(3, ok=False) == [False] * 3
+    assert [c.held_errors + c.held_messages for c in bench.breaker.circuits] == [0, 0]
+
+
+def test__disabled__of_one_circuit__the_others_guard(bench):
+    bench.errors(3)
+    bench.breaker.set_mode(Mode.DISABLED, Origin.of(TTS, "E"))
+    assert bench.errors(3) == [True] * 3
+    assert bench.errors(4, "F") == [True] * 3 + [False]
+    assert bench.state() is OPEN
+
+
+def test__guard__of_one_circuit_of_a_breaker_that_is_disabled__holds(bench):
+    bench.errors(3)
+    bench.breaker.set_mode(Mode.DISABLED, None)
+    bench.breaker.set_mode(Mode.GUARD, Origin.of(TTS, "E"))
+    assert bench.errors(1) == [False]
+    assert bench.errors(4, "F") == [True] * 4
+
+
+def test__disabled__of_a_circuit_that_a_chain_began__is_not_opened_by_depth(bench):
+    bench.error("E")
+    bench.breaker.set_mode(Mode.DISABLED, Origin.of(TTS, "E"))
+    bench.told()
+    _, verdict = bench.chain(3, kinds=("E", "F", "G"))
+    assert verdict.remark == ""
+    assert bench.told() == []
+
+
+def test__disabled__of_any_kind__lets_errors_pass(bench):
+    for n in range(12):
+        bench.error(f"F{n}")
+    bench.breaker.set_mode(Mode.DISABLED, Origin.of(TTS, ANY_KIND))
+    assert bench.errors(1, "G") == [True]
+
+
+#
+# Giving up
+#
+
+
+def test__gives_up__is_asked_with_openings_and_seconds_and_told_once_until_it_closes(clock):
+    asked = []
+    bench = Bench(clock, max_errors=1, gives_up=lambda n, secs: asked.append((n, secs)) or n >= 2)
+    for _ in range(3):
+        bench.errors(2)
+        clock.advance(COOLDOWN)
+    assert asked == [(1, 0.0), (2, 5.0)]
+    bench.breaker.close(None)
+    bench.error()
+    assert asked[2:] == [(1, 0.0)]
+    assert [i.gave_up for i in bench.told() if i.state is OPEN] == [False, True, False, False]
+
+
+def test__gives_up__a_channel_that_is_tried_often__is_not_asked(clock):
+    asked = []
+    bench = Bench(clock, gives_up=lambda n, secs: asked.append(n) or True)
+    down(bench)
+    for _ in range(5):
+        clock.advance(CHANNEL_COOLDOWN)
+        bench.send(ok=False)
+    assert asked == []
+
+
+def test__gives_up__opened_by_hand__is_not_asked(clock):
+    asked = []
+    bench = Bench(clock, gives_up=lambda n, secs: asked.append(n) or True)
+    bench.breaker.open(Origin.of(TTS, "E"))
+    assert asked == []
+
+
+def test__gives_up__a_probe_goes_or_it_closes__is_not_asked(clock):
+    asked = []
+    bench = Bench(clock, gives_up=lambda n, secs: asked.append(n))
+    bench.errors(3)
+    clock.advance(COOLDOWN)
+    bench.error()
+    bench.breaker.close(None)
+    assert asked == [1]
+
+
+#
+# What it keeps
+#
+
+
+def test__circuits__are_told_with_the_latest_news_last(bench):
+    for kind in ("E", "F", "E"):
+        bench.error(kind)
+    assert [c.origin.kind for c in bench.breaker.circuits] == ["F", "E"]
+
+
+def test__circuits__as_many_as_are_kept__none_goes(bench):
+    for n in range(MAX_CIRCUITS):
+        bench.error(f"F{n}")
+    assert len(bench.breaker.circuits) == MAX_CIRCUITS
+    assert bench.breaker.circuits[0].origin.kind == "F0"
+
+
+def test__circuits__more_than_are_kept__the_closed_one_longest_without_news_goes(bench):
+    for n in range(5):
+        bench.error(f"F{n}")
+        bench.error(f"F{n}", OUT)
+    bench.error("F0")
+    bench.error("G")
+    kept = {(c.origin.processor, c.origin.kind) for c in bench.breaker.circuits}
+    assert len(kept) == MAX_CIRCUITS
+    assert ("TTS", "F0") in kept
+    assert ("Output", "F0") not in kept
+    assert bench.told() == []
+
+
+def test__circuits__one_is_open__closed_ones_go_first(bench):
+    # Registries of other breakers never let go.
+    bench.errors(3)
+    for n in range(11):
+        bench.error(f"F{n}")
+    assert bench.state("E") is OPEN
+    assert len(bench.breaker.circuits) == MAX_CIRCUITS
+
+
+def test__circuits__all_are_open__the_oldest_is_forgotten_and_holds_nothing(clock):
+    bench = Bench(clock, max_errors=1)
+    processors = [Processor(f"P{n}") for n in range(11)]
+    for processor in processors:
+        bench.error("E", processor)
+    assert len(bench.breaker.circuits) == MAX_CIRCUITS
+    assert not bench.breaker.has_open_at(processors[0].id)
+    endings = [(i.origin.processor, i.ending) for i in bench.told() if i.ending]
+    assert endings == [("P0", Ending.FORGOTTEN)]
+    assert bench.error("E", processors[0])[1].passes, "it begins anew"
+
+
+def test__circuits__of_errors_without_end__push_no_channel_out(clock):
+    bench = Bench(clock, max_errors=1)
+    bench.send("app", ok=False)
+    for n in range(10):
+        bench.error("E", Processor(f"P{n}"))
+    assert bench.channel_state() is OPEN
+
+
+@pytest.mark.parametrize(("others", "is_known"), [(39, True), (40, False)])
+def test__circuits__of_destinations_without_end__four_times_as_many_are_kept(
+    clock, others, is_known
+):
+    bench = Bench(clock)
+    bench.send(to="first", ok=False)
+    bench.error()
+    for n in range(others):
+        bench.send("x", to=str(n), ok=False)
+        bench.send("x", to=str(n), ok=True)
+    kept = {(c.origin.kind, c.origin.destination) for c in bench.breaker.circuits}
+    assert ((CHANNEL_DOWN, "first") in kept) is is_known
+    assert ("E", None) in kept, "those of errors are kept apart"
+
+
+def test__totals__of_more_names_than_circuits__are_under_other(bench):
+    for n in range(12):
+        bench.error(f"F{n}")
+    totals = {t.origin: t.failures for t in bench.breaker.totals}
+    assert len(totals) == MAX_CIRCUITS + 1
+    assert totals["other"] == 2
+
+
+def test__hundred_thousand_origins__stay_within_the_bound(clock):
+    bench = Bench(clock, max_circuits=100)
+
+    def offer(numbers):
+        for n in numbers:
+            bench.error(f"F{n}")
+            bench.frames.clear()
+        bench.told()
+        gc.collect()
+
+    tracemalloc.start()
+    try:
+        offer(range(1000))
+        before = tracemalloc.get_traced_memory()[0]
+        offer(range(1000, 100_000))
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(bench.breaker.circuits) <= 100
+    assert grown < 100_000
+
+
+def test__calendar__by_default__is_the_time_by_the_calendar(clock):
+    breaker = Breaker(
+        max_errors=1,
+        window_secs=WINDOW,
+        probe_timeout_secs=1.0,
+        max_circuits=1,
+        cooldown=lambda n: 1.0,
+        channel_cooldown=lambda n: 1.0,
+        gives_up=lambda n, secs: False,
+        clock=clock,
+        mode=Mode.GUARD,
+    )
+    before = datetime.now(UTC)
+    breaker.open(Origin.of(TTS, "E"))
+    assert before <= breaker.take_news().opened_at <= datetime.now(UTC)
+
+
+def test__snapshot__says_what_happened_and_when_the_next_probe_may_go(bench):
+    down(bench)
+    bench.clock.advance(0.25)
+    (circuit,) = bench.breaker.circuits
+    assert (circuit.state, circuit.openings, circuit.probe_in_secs) == (OPEN, 1, 0.75)
+
+
+def test__look__nothing_is_due__tells_nothing(bench):
+    bench.errors(3)
+    bench.told()
+    bench.breaker.look()
+    assert not bench.breaker.has_news
+
+
+def test__what_was_queued_on_account_of_an_error__is_forgotten_with_the_incident(bench):
+    error, _ = bench.error()
+    bench.breaker.note_queued(error, "TTSSpeakFrame")
+    bench.breaker.note_queued(bench.error("F", RTVI)[0], "TextFrame")
+    bench.errors(2)
+    bench.breaker.close(None)
+    bench.errors(3)
+    opened = [i.advice.kind for i in bench.told() if i.state is OPEN]
+    assert opened == [AdviceKind.APPLICATION_ANSWERS_ERRORS, AdviceKind.PROCESSOR_FAILS]

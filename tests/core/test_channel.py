@@ -1,0 +1,183 @@
+"""What is known of a channel, and of the output that it belongs to."""
+
+import pytest
+from core_parts import OUT, guarded_for
+
+from pipecat_circuit_breaker._core.channel import Channel, Output
+
+
+@pytest.fixture
+def channel():
+    return Channel("ann")
+
+
+@pytest.fixture
+def output():
+    return Output(OUT.id, max_errors=12, window_secs=10.0, most=3)
+
+
+def test__new_channel__nothing_was_sent__nothing_is_known_against_it(channel):
+    assert channel.destination == "ann"
+    assert (channel.guarded, channel.kind, channel.generation, channel.successes) == (
+        None,
+        None,
+        0,
+        0,
+    )
+    assert not channel.has_failed
+    assert not channel.has_delivered
+
+
+def test__tries__nothing_has_failed__is_not_asked(channel):
+    assert not channel.tries("app")
+
+
+def test__tries__one_kind_fails__another_kind_may_still_get_through(channel):
+    for _ in range(10):
+        channel.failed("bad")
+    assert channel.has_failed
+    assert channel.tries("good")
+    assert not channel.tries("bad")
+
+
+def test__tries__two_kinds_fail_with_no_success_between__none(channel):
+    channel.failed("app")
+    channel.failed("error")
+    assert not channel.tries("other")
+    assert not channel.tries("app")
+
+
+def test__tries__two_kinds_have_failed__one_of_them_alone_after__still_none(channel):
+    for kind in ("app", "error", "app", "app"):
+        channel.failed(kind)
+    assert not channel.tries("error")
+
+
+def test__tries__a_success_between__the_row_begins_anew(channel):
+    channel.failed("app")
+    channel.delivered()
+    channel.failed("error")
+    assert channel.tries("app")
+    assert not channel.tries("error")
+
+
+def test__delivered__notes_how_many_and_ends_the_failures(channel):
+    channel.failed("app")
+    channel.delivered()
+    channel.delivered()
+    assert channel.has_delivered
+    assert not channel.has_failed
+    assert channel.kind is None
+    assert channel.successes == 2
+
+
+def test__failed__after_a_success__it_has_delivered_all_the_same(channel):
+    channel.delivered()
+    channel.failed("app")
+    assert channel.has_delivered
+
+
+def test__generation__is_that_of_its_circuit(channel, clock):
+    channel.guarded = guarded_for(clock)
+    channel.guarded.circuit.trip()
+    assert channel.generation == 1
+
+
+def test__new_output__is_connected_and_has_not_ended(output):
+    assert output.id == OUT.id
+    assert output.is_connected is True
+    assert output.has_ended is False
+    assert output.is_reachable
+    assert output.failing_kinds == ()
+    assert output.unreached == 0
+    assert output.whole.destination is None
+
+
+@pytest.mark.parametrize(
+    ("is_connected", "has_ended", "is_reachable"),
+    [(True, False, True), (True, True, False), (False, False, False), (False, True, False)],
+)
+def test__reachable__connected_and_not_ended__is_both(
+    output, is_connected, has_ended, is_reachable
+):
+    output.is_connected, output.has_ended = is_connected, has_ended
+    assert output.is_reachable is is_reachable
+
+
+def test__whole__failures_of_all_destinations__counts_so_many_within_the_window(output):
+    assert [output.whole_failures.add(0.0) for _ in range(12)] == [False] * 11 + [True]
+    assert output.whole_failures.count(9.999) == 12
+    assert output.whole_failures.count(10.0) == 0
+
+
+def test__channel__of_a_destination__is_the_same_each_time(output):
+    assert output.channel("ann") is output.channel("ann")
+    assert output.channel("ann") is not output.channel("bob")
+    assert output.channel("ann").destination == "ann"
+    assert output.channel(None) is output.channel(None)
+    assert output.channel(None).destination is None
+    assert output.channel(None) is not output.whole
+
+
+def test__channels__as_many_as_are_kept__none_goes(output):
+    ann, bob = output.channel("ann"), output.channel("bob")
+    assert output.channel("ann") is ann
+    assert output.channel("bob") is bob
+
+
+def test__channels__more_than_are_kept__the_one_longest_without_news_goes(output):
+    ann, bob, cyd = output.channel("ann"), output.channel("bob"), output.channel("cyd")
+    output.channel("ann")
+    output.channel("dan")
+    assert output.channel("ann") is ann
+    assert output.channel("cyd") is cyd
+    assert output.channel("bob") is not bob
+
+
+def test__channels__more_destinations_than_are_kept__the_one_to_all_stays_while_it_is_used(output):
+    everybody = output.channel(None)
+    for n in range(10):
+        output.channel(str(n))
+        assert output.channel(None) is everybody
+
+
+def test__failing_kinds__are_told_with_the_latest_last(output):
+    for kind in ("a", "b", "c", "a"):
+        output.failed(kind)
+    assert output.failing_kinds == ("b", "c", "a")
+
+
+def test__failing_kinds__one_gets_through__it_fails_no_longer(output):
+    output.failed("a")
+    output.failed("b")
+    output.delivered("a")
+    output.delivered("never failed")
+    assert output.failing_kinds == ("b",)
+
+
+def test__failing_kinds__without_end__the_latest_64_are_kept(output):
+    for n in range(65):
+        output.failed(str(n))
+    assert output.failing_kinds == tuple(str(n) for n in range(1, 65))
+
+
+def test__let_go__a_circuit_is_no_more__its_channels_begin_anew(output, clock):
+    gone, other = guarded_for(clock, "gone"), guarded_for(clock, "other")
+    output.whole.guarded = output.channel("ann").guarded = gone
+    output.channel(None).guarded = gone
+    output.channel("bob").guarded = other
+    output.let_go(gone)
+    assert output.whole.guarded is None
+    assert output.channel("ann").guarded is None
+    assert output.channel(None).guarded is None
+    assert output.channel("bob").guarded is other
+
+
+def test__unreached__counts_those_that_were_tried_and_never_reached(output):
+    output.channel("ann").failed("app")
+    assert output.unreached == 1
+    output.channel("bob").failed("app")
+    assert output.unreached == 2
+    output.channel("ann").delivered()
+    output.channel("ann").failed("app")
+    assert output.unreached == 1
