@@ -45,10 +45,6 @@ class Answering(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
-class Acknowledger(Answering):
-    """Confirms each message that passes with a message, and so its own confirmations."""
-
-
 class Echo(Answering):
     """Sends each message that it gets back to where it came from."""
 
@@ -125,16 +121,6 @@ def _chain(name: str, title: str, make: Any) -> Chain:
 def _nothing(worker: PipelineWorker) -> None: ...
 
 
-def _acknowledged(tally):
-    acknowledge = Acknowledger(OutputTransportMessageUrgentFrame, lambda _: _message("ack"))
-    loop = Echo(
-        OutputTransportMessageUrgentFrame,
-        lambda frame: _message("echo") if not tally.calm else None,
-        upstream=True,
-    )
-    return [acknowledge, loop, Output(tally)], [_message("app")], _nothing
-
-
 def _failing_tool(tally):
     llm = ToolLLM()
 
@@ -196,7 +182,6 @@ def _polite(tally):
 MORE_CHAINS = {
     chain.name: chain
     for chain in (
-        _chain("acknowledged", "a processor confirms each message, also its own", _acknowledged),
         _chain("failing-tool", "a tool fails, and its handler pushes an error", _failing_tool),
         _chain("server-messages", "errors are told with RTVIServerMessageFrame", _server_messages),
         _chain("one-kind", "messages of one kind cannot be turned into JSON", _one_kind),

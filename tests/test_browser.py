@@ -158,8 +158,8 @@ class Call:
         return [c for c in self.breaker.circuits if c.state is not CircuitState.CLOSED]
 
     @property
-    def held(self):
-        return sum(c.held_messages for c in self.breaker.circuits)
+    def unsent(self):
+        return sum(totals.unsent_messages for totals in self.breaker.totals)
 
     @asynccontextmanager
     async def running(self, **kwargs):
@@ -250,7 +250,9 @@ class Bots:
 
 def _told(call, incident):
     circuit = f"circuit {incident.state.value}, {incident.trigger.value}"
-    return {"last call": f"{circuit}, {call.held} messages held back, {call.failed} sends failed"}
+    return {
+        "last call": f"{circuit}, {incident.held_messages} messages held back, {call.failed} sends failed"
+    }
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -354,17 +356,15 @@ async def test__client_hangs_up_in_mid_sentence__nothing_wedges_and_the_next_cal
         await asyncio.wait_for(call.gone.wait(), 20)
         await settle()
         lines.clear()
-        sent, held = call.sent.total(), call.held
+        sent, unsent = call.sent.total(), call.unsent
         await call.send(AFTERWARDS)
 
         assert call.failed == 0
         if watched:
             assert call.sent.total() == sent
-            assert call.held - held >= AFTERWARDS
+            assert call.unsent - unsent >= AFTERWARDS
             assert lines == []
-            assert [(i.trigger, i.state) for i in call.incidents] == [
-                (Trigger.CLIENT_GONE, CircuitState.OPEN)
-            ]
+            assert call.incidents == [], "that nobody is connected is no failure"
         else:
             assert call.sent.total() - sent >= AFTERWARDS
             assert len(lines) <= call.sent.total() - sent
@@ -426,17 +426,15 @@ async def test__message_is_too_long_for_the_browser__few_fail_and_others_arrive(
             await call.rtvi.send_server_message("x" * 300_000)
         await settle()
 
-        assert call.incidents[0].trigger is Trigger.ERRORS
-        assert call.held >= 4 * MAX_ERRORS - call.failed
+        assert call.incidents[0].trigger in (Trigger.ERRORS, Trigger.CHANNEL_DOWN)
         # A message of another kind arrives while this kind is held back.
         await page.evaluate("send('client-message', {t: 'question', d: 'And now?'})")
         await page.wait_for_function("count('←', 'server-response') === 2")
-        # And one of this kind that is short enough ends it.
+        # And so do those of this kind that are short enough.
         await page.evaluate("captions = count('←', 'server-message')")
         await page.wait_for_function("count('←', 'server-message') > captions + 5")
-        assert call.open == []
-        assert call.failed <= MAX_ERRORS + sum(c.openings for c in call.breaker.circuits)
-        assert await page.evaluate("count('←', 'error')") <= call.failed
+        assert call.failed <= 4 * MAX_ERRORS
+        assert await page.evaluate("count('←', 'error')") <= MAX_ERRORS
 
 
 @pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
@@ -472,4 +470,7 @@ async def test__client_that_took_its_connection_up_again_leaves__is_known_to_be_
         await asyncio.wait_for(call.gone.wait(), 20)
         await settle()
 
-        assert [i.trigger for i in call.incidents] == [Trigger.CLIENT_GONE]
+        unsent = call.unsent
+        await call.send(AFTERWARDS)
+        assert call.unsent - unsent >= AFTERWARDS
+        assert call.incidents == []

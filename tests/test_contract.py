@@ -42,10 +42,11 @@ from pipecat_circuit_breaker import (
     CircuitState,
     Origin,
     Trigger,
-    door,
 )
-from pipecat_circuit_breaker.breaker import Breaker
-from pipecat_circuit_breaker.causality import Causality
+from pipecat_circuit_breaker._core.breaker import Breaker
+from pipecat_circuit_breaker._core.causality import Causality
+from pipecat_circuit_breaker._pipeline import doors
+from pipecat_circuit_breaker._pipeline.patch import replace
 
 DOWN, UP = FrameDirection.DOWNSTREAM, FrameDirection.UPSTREAM
 MAX_ERRORS = CircuitBreakerParams().max_errors
@@ -84,7 +85,8 @@ async def test__one_output_dead_one_alive__burst__is_the_same():
 
         assert [m["n"] for m in of_type(right.sent, "app")] == [*range(100)]
         assert len([m for m in right.sent if m["type"] != "app"]) <= MAX_ERRORS + 2
-        assert len(left.failed) <= MAX_ERRORS
+        # While all that failed was of one kind, a message of another is tried once.
+        assert len(left.failed) <= MAX_ERRORS + 1
 
 
 async def test__outputs_in_a_row__first_one_dead__queued_messages_still_reach_the_second():
@@ -110,7 +112,8 @@ async def test__one_kind_always_fails__every_other_message_arrives(burst):
         await settle()
 
         assert [m["n"] for m in of_type(output.sent, "app")] == [*range(50)]
-        assert len(output.failed) <= MAX_ERRORS
+        # They fail, as they would without a breaker; only their errors are held back.
+        assert len(of_type(output.sent, "error")) == MAX_ERRORS
 
 
 async def test__single_queued_message_that_fails__the_sound_goes_on():
@@ -297,7 +300,7 @@ async def test__opening__goes_upstream_once_and_says_so_with_its_processor(clock
         clock.advance(5.0)
         await worker.queue_frame(TTSSpeakFrame("hello"))
         await settle()
-        assert seen[-1].error == "no 21 (15 more like it were held back)"
+        assert seen[-1].error == "no 21 (circuit probed, 15 more like it were held back)"
 
 
 async def test__events__name_origin_trigger_chain_and_counts(clock):
@@ -324,7 +327,7 @@ async def test__events__name_origin_trigger_chain_and_counts(clock):
         assert opened.origin.kind == "ConnectionError"
         assert opened.trigger is Trigger.ERRORS
         assert opened.failures == MAX_ERRORS
-        assert opened.probe_in_secs == 5.0
+        assert opened.probe_in_secs == pytest.approx(0.1), "that of the channel"
         assert [step.hop for step in opened.chain] == [*range(10)]
         assert opened.chain[0].frame == "OutputTransportMessageUrgentFrame"
         assert opened.chain[-1].frame == "ErrorFrame"
@@ -417,49 +420,10 @@ async def test__late_failure_of_a_message_from_before__decides_nothing(clock):
         assert breaker.circuits[0].state is CircuitState.CLOSED
 
 
-async def test__feedback__quiet_after_a_probe__closes_and_a_new_loop_reopens(clock):
-    class Chatty(Output):
-        """Pushes a message for each message, as a log line that is sent to the client does."""
-
-        chatty = True
-
-        async def send_message(self, frame):
-            await super().send_message(frame)
-            if self.chatty:
-                await self.push_frame(app_message(kind="echo"), UP)
-
-    class Turn(FrameProcessor):
-        async def process_frame(self, frame, direction):
-            await super().process_frame(frame, direction)
-            echo = isinstance(frame, OutputTransportMessageUrgentFrame) and direction is UP
-            await self.push_frame(frame, DOWN if echo else direction)
-
-    output, breaker = Chatty(), breaker_with(clock)
-    async with running(breaker, Turn(), output) as worker:
-        await worker.queue_frame(app_message())
-        await settle()
-        assert breaker.circuits[0].state is CircuitState.OPEN
-        assert breaker.circuits[0].origin.kind == "feedback"
-        assert len(output.sent) <= 8
-        before = len(output.sent)
-
-        clock.advance(5.0)
-        await worker.queue_frame(app_message())
-        await settle()
-        assert breaker.circuits[0].state is CircuitState.OPEN, "the probe set off another message"
-        assert len(output.sent) == before + 2
-
-        output.chatty = False
-        clock.advance(5.0)
-        await worker.queue_frame(app_message())
-        await settle()
-        assert len(output.sent) == before + 3, "what is no echo is never held back"
-
-
 async def test__slow_recursion__is_cut_by_its_length(clock):
     class Ticking(Output):
         async def send_message(self, frame):
-            clock.advance(60.0)
+            clock.advance(50.0)
             await super().send_message(frame)
 
     output, breaker = Ticking(dead), breaker_with(clock)
@@ -661,7 +625,7 @@ async def test__failure_inside_the_breaker__lets_the_frame_through_and_is_report
         assert len(lines) == 1
 
 
-@pytest.mark.parametrize("part", ["link_of", "note_queued", "judge_error", "judge_message"])
+@pytest.mark.parametrize("part", ["link_of", "note_queued", "judge_error", "deliver"])
 async def test__part_of_the_breaker_that_raises__frames_pass_and_it_is_reported(part, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("a bug of ours")
@@ -785,7 +749,7 @@ async def test__pipeline__is_not_relinked_and_left_as_it_was_found(clock):
         assert guarded >= {"queue_frame", "send_message", "on_process_frame"}
         assert "queue_frame" in vars(worker)
     assert breaker._guard is not None
-    breaker._guard.leave()
+    await breaker._guard.leave()
     for instance in (upstream, tts, output, worker, observer):
         assert not {"queue_frame", "send_message", "on_process_frame"} & vars(instance).keys()
 
@@ -903,7 +867,8 @@ async def test__direct_mode_processor__its_error_is_not_on_account_of_what_its_p
             await worker.queue_frame(app_message(n))
             await settle()
         (incident,) = breaker.incidents
-        assert [step.frame for step in incident.chain] == ["ErrorFrame"]
+        # The client is told of it, and that message is what makes the next error.
+        assert incident.chain[0].frame == "ErrorFrame"
 
 
 async def test__first_processor_of_all__its_errors_are_judged(clock):
@@ -949,15 +914,15 @@ async def test__frame_with_a_callback__is_called_back_at_the_end_too(clock):
 
 
 async def test__kinds_of_frame_without_end__pass_and_are_not_kept(clock, monkeypatch):
-    monkeypatch.setattr(door, "_MAX_UNTRACKED", len(door._UNTRACKED))
-    known, tap = {*door._UNTRACKED}, Tap()
+    monkeypatch.setattr(doors, "_MAX_UNTRACKED", len(doors.UNTRACKED))
+    known, tap = {*doors.UNTRACKED}, Tap()
     async with running(breaker_with(clock), tap) as worker:
         sorts = [type(f"Sort{n}", (DataFrame,), {}) for n in range(20)]
         await worker.queue_frames([sort() for sort in sorts])
         await settle()
         assert [type(f) for f, _ in tap.seen if type(f) in sorts] == sorts
-    assert not {*sorts} & door._UNTRACKED
-    assert len(door._UNTRACKED) == len(known)
+    assert not {*sorts} & doors.UNTRACKED
+    assert len(doors.UNTRACKED) == len(known)
 
 
 def test__function_in_front_of_a_method__is_taken_back_and_leaves_what_others_put_there():
@@ -966,17 +931,17 @@ def test__function_in_front_of_a_method__is_taken_back_and_leaves_what_others_pu
             return "class"
 
     thing = Thing()
-    undo = door.replace(thing, "speak", lambda: "ours")
+    undo = replace(thing, "speak", lambda: "ours")
     assert thing.speak() == "ours"
     undo()
     assert (thing.speak(), vars(thing)) == ("class", {})
 
     thing.speak = lambda: "its own"
-    undo = door.replace(thing, "speak", lambda: "ours")
+    undo = replace(thing, "speak", lambda: "ours")
     undo()
     assert thing.speak() == "its own"
 
-    undo = door.replace(thing, "speak", lambda: "ours")
+    undo = replace(thing, "speak", lambda: "ours")
     thing.speak = lambda: "somebody else's"
     undo()
     assert thing.speak() == "somebody else's"

@@ -54,13 +54,15 @@ async def test__open_by_hand__ignores_time_and_sends_no_probe(clock):
     async with running(breaker, output) as worker:
         await storm(worker, output)
         output.fails = lambda message: None
-        await breaker.open_circuits(breaker.circuits[0].origin)
+        origin = breaker.incidents[0].origin
+        await breaker.open_circuits(origin)
         clock.advance(1_000_000)
         await worker.queue_frames([app_message(n) for n in range(10)])
         await settle()
         assert output.sent == []
-        assert breaker.circuits[0].state is OPEN
-        assert breaker.circuits[0].probe_in_secs is None
+        [circuit] = [c for c in breaker.circuits if c.origin == origin]
+        assert circuit.state is OPEN
+        assert circuit.probe_in_secs is None
         assert [event for event, _ in told] == ["opened"]
 
 
@@ -290,8 +292,8 @@ async def test__one_participant_fails__the_others_are_not_silenced(clock):
         assert [m["n"] for m in output.sent if m["to"] == "bob"] == [*range(50)]
         assert [m["n"] for m in output.sent if m["to"] is None] == [*range(50)]
         assert len(output.failed) == MAX_ERRORS
-        (circuit,) = breaker.circuits
-        assert circuit.origin.destination == "ann"
+        [down] = [c for c in breaker.circuits if c.origin.kind == "channel down"]
+        assert down.origin.destination == "ann"
 
 
 async def test__destination__is_a_setting(clock):

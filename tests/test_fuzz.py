@@ -207,7 +207,6 @@ settings_of_any_kind = st.fixed_dictionaries(
     optional={
         "max_errors": st.one_of(st.integers(-1, 5), anything),
         "window_secs": st.one_of(st.floats(0.001, 1e9), anything),
-        "max_hops": st.one_of(st.integers(1, 20), anything),
         "probe_timeout_secs": st.one_of(st.floats(0.001, 1e9), anything),
         "max_circuits": st.one_of(st.integers(0, 3), anything),
         "max_text": st.one_of(st.integers(15, 40), anything),

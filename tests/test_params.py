@@ -9,7 +9,7 @@ from pipecat_circuit_breaker import CircuitBreakerParams, GiveUpPolicy
 
 def test__defaults__are_those_of_the_contract():
     params = CircuitBreakerParams()
-    assert (params.max_errors, params.window_secs, params.max_hops) == (5, 10.0, 8)
+    assert (params.max_errors, params.window_secs) == (5, 10.0)
     assert isinstance(params.cooldown, tenacity.wait_exponential_jitter)
 
 
@@ -28,8 +28,6 @@ def test__defaults__are_those_of_the_contract():
         ("window_secs", float("inf")),
         ("window_secs", True),
         ("window_secs", None),
-        ("max_hops", 1),
-        ("max_hops", 1001),
         ("probe_timeout_secs", 0.0),
         ("probe_timeout_secs", float("nan")),
         ("cooldown", 5),

@@ -218,7 +218,7 @@ async def test__breaker__gemini_live_lost__client_hears_max_errors_times(failure
 @gemini_failures
 async def test__breaker__gemini_live_lost_and_app_answers__ends(failure, breaker):
     async with gemini_live(failure, breaker, ask_for_an_apology) as (worker, tap, output, heard):
-        await until(lambda: len(heard) > MAX_ERRORS)
+        await until(lambda: len(heard) >= MAX_ERRORS)
         await settle()
         await speak(worker, tap)
 

@@ -8,8 +8,6 @@ import pytest
 from pipecat_circuit_breaker import (
     CircuitBreakerParams,
     CircuitBreakerProcessor,
-    CircuitState,
-    Trigger,
 )
 from releases.daily_room import daily_bot
 from releases.livekit_room import livekit_bot
@@ -116,12 +114,12 @@ async def test__watched_room__last_client_leaves_and_one_comes_back__held_then_s
 
         await happens(room.go, "second")
         await say(3)
-        assert opened == [Trigger.CLIENT_GONE]
+        assert sum(totals.unsent_messages for totals in breaker.totals) == 1
         assert room.arrived() == [1, 2]
 
         await happens(room.come, "third")
         await say(4)
-        assert breaker.circuits[0].state is CircuitState.CLOSED
+        assert opened == [], "that nobody is there is no failure"
         assert room.arrived() == [1, 2, 4]
 
 

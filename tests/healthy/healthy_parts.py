@@ -1,0 +1,122 @@
+"""Parts that the tests of healthy traffic share."""
+
+import json
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pipecat.frames.frames import Frame, OutputTransportMessageUrgentFrame, TextFrame
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+
+from bot import settle
+from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from releases.livekit_room import livekit_bot
+from releases.room import Outage
+
+MAX_ERRORS = CircuitBreakerParams().max_errors
+
+
+class Guard:
+    """A breaker that stands first or last before the output; or none."""
+
+    def __init__(self, position: str, clock: Any) -> None:
+        self.position = position
+        self.clock = clock
+        self.breaker = self.new()
+
+    def new(self) -> CircuitBreakerProcessor | None:
+        if self.position == "without":
+            return None
+        return CircuitBreakerProcessor(params=CircuitBreakerParams(clock=self.clock))
+
+    def line(self, *processors: FrameProcessor, breaker: Any = ...) -> list[FrameProcessor]:
+        """The processors of a pipeline, with the breaker where it belongs."""
+        breaker = self.breaker if breaker is ... else breaker
+        if breaker is None:
+            return [*processors]
+        if self.position == "first":
+            return [breaker, *processors]
+        return [*processors[:-1], breaker, processors[-1]]
+
+
+class LiveKit:
+    """pipecat's LiveKit transport; only livekit's room is a stand-in."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.transport, self.room = livekit_bot(patch, Outage())
+
+    def client_says(self, message: dict[str, Any]) -> None:
+        client = SimpleNamespace(identity="client")
+        self.room.tell(
+            "data_received", SimpleNamespace(data=json.dumps(message).encode(), participant=client)
+        )
+
+    @property
+    def arrived(self) -> list[Any]:
+        return [json.loads(data) for data in self.room.local_participant.arrived]
+
+
+class On(FrameProcessor):
+    """Does something on its own account for each frame of a kind, and hands every frame on."""
+
+    def __init__(
+        self,
+        kind: type[Frame],
+        act: Callable[["On", Any, FrameDirection], Awaitable[None]],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._kind = kind
+        self._act = act
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, self._kind):
+            await self._act(self, frame, direction)
+        await self.push_frame(frame, direction)
+
+
+class Breaks(FrameProcessor):
+    """Fails with each `TextFrame` that says "fail"; the error says nothing of which."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TextFrame) and frame.text == "fail":
+            await self.push_error("the provider does not answer", exception=ConnectionError())
+        else:
+            await self.push_frame(frame, direction)
+
+
+class TransferOnAcknowledgement(FrameProcessor):
+    """Sends the next chunk when it hears that the last was sent."""
+
+    def __init__(self, chunks):
+        super().__init__()
+        self._chunks = chunks
+
+    async def process_frame(self, frame, direction):
+        await super().process_frame(frame, direction)
+        if direction is FrameDirection.UPSTREAM and isinstance(
+            frame, OutputTransportMessageUrgentFrame
+        ):
+            n = frame.message["n"] + 1
+            if n < self._chunks:
+                await self.push_frame(message("chunk", n))
+        else:
+            await self.push_frame(frame, direction)
+
+
+def message(kind: str, n: int, **more: Any) -> OutputTransportMessageUrgentFrame:
+    return OutputTransportMessageUrgentFrame(message={"type": kind, "n": n, **more})
+
+
+def numbers(messages: list[Any], kind: str) -> list[int]:
+    """Which messages of a kind arrived, in order."""
+    return [m["n"] for m in messages if isinstance(m, dict) and m.get("type") == kind]
+
+
+async def queue(worker: Any, *frames: Frame) -> None:
+    """Queue frames, and let all that they set off happen; no time passes."""
+    await worker.queue_frames([*frames])
+    await settle(60)
