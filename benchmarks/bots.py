@@ -29,7 +29,7 @@ from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 from pipecat.workers.runner import WorkerRunner
 
-from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 
 #: 20 ms of silence, as telephones and browsers send it.
 _AUDIO = bytes(640)
@@ -43,6 +43,18 @@ VARIANTS = ("alone", "filters", "first", "last")
 
 #: The cost of one more filter is taken from so many, so that it stands out from the noise.
 FILTERS_MORE = 4
+
+
+class Clock:
+    """Seconds that pass only by hand."""
+
+    def __init__(self) -> None:
+        """Start at 0."""
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
 
 
 class Output(BaseOutputTransport):
@@ -96,6 +108,7 @@ class Bot:
         breaker: A circuit breaker, or None.
         last: Whether the breaker is directly in front of the output, and not the first of all.
         output: The output, where it is not to be just any.
+        clock: The breaker's clock, where it is one that is moved by hand.
     """
 
     def __init__(
@@ -105,24 +118,33 @@ class Bot:
         breaker: FrameProcessor | None = None,
         last: bool = False,
         output: Output | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Build the bot; `running` runs it."""
         chain: list[FrameProcessor] = [IdentityFilter() for _ in range(filters)]
         if breaker is not None:
             chain.insert(filters if last else 0, breaker)
         self.chain = chain
+        self.clock = clock
         self.output = output or Output()
         self.worker = PipelineWorker(Pipeline([*chain, self.output]), idle_timeout_secs=None)
 
     @classmethod
-    def variant(cls, name: str) -> Bot:
+    def variant(cls, name: str, *, clock: Clock | None = None) -> Bot:
         """Build one of the `VARIANTS`."""
         match name:
             case "alone":
                 return cls(filters=FILTERS)
             case "filters":
                 return cls(filters=FILTERS + FILTERS_MORE)
-        return cls(filters=FILTERS, breaker=CircuitBreakerProcessor(), last=name == "last")
+        params = CircuitBreakerParams(clock=clock) if clock is not None else None
+        breaker = CircuitBreakerProcessor(params=params)
+        return cls(filters=FILTERS, breaker=breaker, last=name == "last", clock=clock)
+
+    @property
+    def middle(self) -> FrameProcessor:
+        """The processor in the middle, which neither hears nor speaks to anybody."""
+        return self.chain[len(self.chain) // 2]
 
     async def take(self, frames: list[Frame]) -> None:
         """Pass frames through, and wait until all the sound among them is at the output."""
@@ -132,7 +154,7 @@ class Bot:
 
     async def fails_once(self) -> None:
         """Let a processor in the middle report one error."""
-        await self.chain[len(self.chain) // 2].push_error("it failed once")
+        await self.middle.push_error("it failed once")
         await self.settled()
 
     async def settled(self) -> None:

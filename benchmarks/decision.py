@@ -12,7 +12,7 @@ import contextlib
 import gc
 import time
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -22,10 +22,11 @@ from pipecat.frames.frames import ErrorFrame, OutputTransportMessageUrgentFrame
 from tenacity import wait_fixed
 
 from benchmarks.bots import Bot, Output, app_message, running
+from benchmarks.calls import GOAL_CALLS, GOAL_FILES, OPENINGS, calls_of_opening
 from benchmarks.ours import OUTPUT, Core, Part
 from benchmarks.result import Effort, Row, Section, Value, interleaved
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, CircuitState
-from pipecat_circuit_breaker.causality import Link
+from pipecat_circuit_breaker._core.causality import Link
 
 GOAL_US = 2.0
 _CALLS = 1_000
@@ -37,11 +38,13 @@ METHOD = f"""\
 the thread. Each library guards an asynchronous function that does nothing, called in the cheapest
 way that it documents; what the bare call costs is taken off. *Closed*: nothing has ever failed.
 *Open*: every call is refused (the libraries raise an exception, which the caller catches). Ours, in
-four layers: `judge` is the question that a gate asks; `deliver` and `delivered` are what is asked
+four layers: `judge` is the question that a gate asks; `deliver` and `succeeded` are what is asked
 around each message that is sent; with the frame's link (what caused it) made as well; and all of
 it, as a bot runs it: `send_message` of a real output transport in a running pipeline, with the
 breaker in it, less the same without one. The goal is {GOAL_US:g} µs, and less than the fastest
-library takes for the same."""
+library takes for the same. *Opening*: calls of our own functions, counted in a running pipeline: from
+the first door of the error that opens a circuit to the verdict, in at most {GOAL_FILES} files; for what
+is told of it; and where a send has raised, before its error is pushed."""
 
 Call = Callable[[], Awaitable[Any]]
 Run = Callable[[], Awaitable[None]]
@@ -96,7 +99,25 @@ async def measure(effort: Effort) -> Section:
                 "low": value.low,
                 "high": value.high,
             }
+    rows.extend([row async for row in _openings()])
     return Section("decision", "Decision", METHOD, rows, plot)
+
+
+async def _openings() -> AsyncIterator[Row]:
+    for sort in OPENINGS:
+        tracer = await calls_of_opening(sort)
+        for what, stretch, goal in (
+            ("the verdict", tracer.verdict, GOAL_CALLS),
+            ("the telling", tracer.telling, None),
+            ("the outcome", tracer.outcome, None),
+        ):
+            if stretch.calls:
+                note = f"in {len(stretch.files)} files, {len(stretch.climbs)} outwards"
+                label = f"opening, {sort}: {what}"
+                yield Row(label, Value(stretch.calls), "calls", goal, note)
+                if goal is not None:
+                    files = Value(len(stretch.files))
+                    yield Row(f"{label}, files", files, "files", GOAL_FILES)
 
 
 async def _time(contenders: dict[str, Contender], *, rounds: int) -> dict[str, list[float]]:
@@ -306,7 +327,7 @@ def _messages(core: Core) -> tuple[list[OutputTransportMessageUrgentFrame], list
 def _judging(core: Core) -> Prepare:
     async def prepare() -> Run:
         frames, links = _messages(core)
-        judge = core.breaker.judge_message
+        judge = core.judge
 
         async def run() -> None:
             for link in links:
@@ -321,13 +342,13 @@ def _judging(core: Core) -> Prepare:
 def _delivering(core: Core) -> Prepare:
     async def prepare() -> Run:
         frames, links = _messages(core)
-        deliver, delivered = core.deliver, core.breaker.delivered
+        deliver = core.deliver
 
         async def run() -> None:
             for link in links:
                 delivery = deliver(link)
                 if delivery is not None:
-                    delivered(delivery, success=True)
+                    delivery.succeeded()
             assert frames
 
         return run
@@ -338,14 +359,14 @@ def _delivering(core: Core) -> Prepare:
 def _delivering_from_birth(core: Core) -> Prepare:
     async def prepare() -> Run:
         frames = [app_message(n) for n in range(_CALLS)]
-        message, deliver, delivered = core.message, core.deliver, core.breaker.delivered
+        message, deliver = core.message, core.deliver
 
         async def run() -> None:
             for frame in frames:
                 delivery = deliver(message(frame))
                 await _nothing()
                 if delivery is not None:
-                    delivered(delivery, success=True)
+                    delivery.succeeded()
 
         return run
 
@@ -402,7 +423,8 @@ def _errors_from_birth(core: Core) -> Prepare:
 
 async def _whole(stack: contextlib.AsyncExitStack) -> list[Contender]:
     """All of it: an output's `send_message`, in a bot that runs."""
-    params = CircuitBreakerParams(cooldown=wait_fixed(_FOREVER))
+    for_ever = wait_fixed(_FOREVER)
+    params = CircuitBreakerParams(cooldown=for_ever, channel_cooldown=for_ever)
     healthy = Bot(filters=0, breaker=CircuitBreakerProcessor(params=params))
     breaker = CircuitBreakerProcessor(params=params)
     broken = Bot(filters=0, breaker=breaker)

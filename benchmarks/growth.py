@@ -25,9 +25,9 @@ from benchmarks.bots import Bot, Output, app_message, audio, running
 from benchmarks.calls import CallCounter
 from benchmarks.ours import OUTPUT, Core, Part, Tracked
 from benchmarks.result import Effort, Row, Section, Value, interleaved, slope
-from pipecat_circuit_breaker import CircuitBreakerProcessor
-from pipecat_circuit_breaker.causality import Link
-from pipecat_circuit_breaker.origin import Origin
+from pipecat_circuit_breaker import CircuitBreakerProcessor, CircuitState
+from pipecat_circuit_breaker._core.causality import Link
+from pipecat_circuit_breaker._core.origin import Origin
 
 FLAT = 0.1
 
@@ -111,11 +111,14 @@ def _axes(effort: Effort) -> dict[str, dict[int, Prepare]]:
         },
         "errors in the window; errors": {n: _window(n) for n in (1, 10, 100, 1_000, 9_000)},
         "max_errors; errors": {n: _threshold(n) for n in (2, 10, 100, 1_000, 10_000)},
-        "length of the chain, max_hops 8; errors and messages": {
-            n: _chain(n, max_hops=8) for n in (1, 4, 16, 64, 256, 1_000)
+        "length of the chain; errors and messages": {
+            n: _chain(n) for n in (1, 4, 16, 64, 256, 1_000, 4_000)
         },
-        "length of the chain, max_hops 1,000; errors and messages": {
-            n: _chain(n, max_hops=1_000) for n in (1, 4, 16, 64, 256, 1_000)
+        "destinations, all delivered to; messages": {
+            n: _destinations(n) for n in (1, 4, 16, 64, 256)
+        },
+        "destinations down; messages to another": {
+            n: _destinations_down(n) for n in (1, 4, 16, 64, 200)
         },
     }
 
@@ -158,13 +161,13 @@ def _messages_among(circuits: int, *, opened: bool, calls: int = 300) -> Prepare
     def prepare() -> tuple[Callable[[], None], int]:
         frames = [Tracked() for _ in range(calls)]
         links = [core.message(frame) for frame in frames]
-        deliver, delivered = core.deliver, core.breaker.delivered
+        deliver = core.deliver
 
         def run() -> None:
             for link in links:
                 delivery = deliver(link)
                 assert delivery is not None
-                delivered(delivery, success=True)
+                delivery.succeeded()
             frames.clear()
 
         return run, calls
@@ -220,32 +223,66 @@ def _steady(core: Core, errors: int, calls: int, *, step: float) -> Prepare:
     return prepare
 
 
-def _chain(length: int, *, max_hops: int, calls: int = 100) -> Prepare:
-    """Frames that are each caused by the end of a chain of errors and messages in turn."""
+def _chain(length: int, *, calls: int = 100) -> Prepare:
+    """A chain of messages and errors in turn, each caused by the one before, that goes on."""
 
     def prepare() -> tuple[Callable[[], None], int]:
-        core = Core(max_errors=10_000, max_hops=max_hops)
-        frames, link = [], None
-        for n in range(length):
-            frames.append(Tracked())
-            if n % 2 == 0:
-                link = core.message(frames[-1], cause=link)
-                core.breaker.judge_message(link)
-            else:
-                link = core.error(frames[-1], cause=link)
-                core.breaker.judge_error(link)
+        core = Core(max_errors=10_000)
+        end: Link | None = None
+
+        def grow(pairs: int) -> None:
+            nonlocal end
+            for _ in range(pairs):
+                sent, failed = Tracked(), Tracked()
+                end = core.message(sent, cause=end)
+                core.judge(end)
+                end = core.error(failed, cause=end)
+                core.breaker.judge_error(end)
+
+        grow(length // 2)
         core.tell()
-
-        def run() -> None:
-            for _ in range(calls):
-                ends = Tracked(), Tracked()
-                core.breaker.judge_error(core.error(ends[0], cause=link))
-                core.breaker.judge_message(core.message(ends[1], cause=link))
-            frames.clear()
-
-        return run, 2 * calls
+        return lambda: grow(calls), 2 * calls
 
     return prepare
+
+
+def _destinations(count: int, *, core: Core | None = None, calls: int = 512) -> Prepare:
+    core = core or Core()
+    whom = [f"participant-{n}" for n in range(count)]
+
+    def prepare() -> tuple[Callable[[], None], int]:
+        frames = [Tracked() for _ in range(calls)]
+        links = [core.message(frame) for frame in frames]
+
+        def run() -> None:
+            for n, link in enumerate(links):
+                delivery = core.deliver(link, whom[n % count])
+                assert delivery is not None
+                delivery.succeeded()
+            frames.clear()
+
+        return run, calls
+
+    prepare()[0]()
+    return prepare
+
+
+def _destinations_down(count: int) -> Prepare:
+    core = Core()
+    for n in range(count):
+        sent = [Tracked() for _ in range(core.max_errors)]
+        for frame in sent:
+            delivery = core.deliver(core.message(frame), f"gone-{n}")
+            # Where several are down, one failure is enough for the next.
+            if delivery is not None:
+                delivery.failed()
+        # The others are not down.
+        delivery = core.deliver(core.message(sent[0]), "participant-0")
+        assert delivery is not None
+        delivery.succeeded()
+    core.tell()
+    assert len([c for c in core.breaker.circuits if c.state is CircuitState.OPEN]) == count
+    return _destinations(1, core=core)
 
 
 #
@@ -343,7 +380,7 @@ def _storm(errors: int) -> list[int]:
                 continue
             delivery = core.deliver(core.message(frames[1], cause=link))
             if delivery is not None:
-                core.breaker.delivered(delivery, success=True)
+                delivery.succeeded()
             core.tell()
         del frames, link
         gc.collect()

@@ -12,13 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
-from pipecat_circuit_breaker.breaker import Breaker, Delivery
-from pipecat_circuit_breaker.causality import Causality, Frame, Handling, Link
-from pipecat_circuit_breaker.channel import Channel
-from pipecat_circuit_breaker.fault import Mode
-from pipecat_circuit_breaker.origin import Origin
+from pipecat_circuit_breaker._core.breaker import Breaker, Delivery
+from pipecat_circuit_breaker._core.causality import Causality, Link
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.origin import Origin
 
 KIND = "app"
+
+#: Class of the frames at which the output fails, and which it is asked about.
+HANDLED = "Tracked"
 
 
 @dataclass(eq=False)
@@ -54,10 +56,9 @@ class Core:
     Args:
         max_errors: As `CircuitBreakerParams`, as the others.
         window_secs: As there.
-        max_hops: As there.
         max_circuits: As there.
-        cooldown: Seconds to stay open after so many openings in a row. By default nothing is
-            probed while something else is measured.
+        cooldown: Seconds to stay open after so many openings in a row, for channels too. By
+            default nothing is probed while something else is measured.
     """
 
     def __init__(
@@ -65,7 +66,6 @@ class Core:
         *,
         max_errors: int = 5,
         window_secs: float = 10.0,
-        max_hops: int = 8,
         max_circuits: int = 256,
         cooldown: Callable[[int], float] = _for_ever,
     ) -> None:
@@ -75,24 +75,24 @@ class Core:
         self.breaker = Breaker(
             max_errors=max_errors,
             window_secs=window_secs,
-            max_hops=max_hops,
             probe_timeout_secs=10.0,
             max_circuits=max_circuits,
             cooldown=cooldown,
+            channel_cooldown=cooldown,
             gives_up=lambda openings, secs: False,
             clock=lambda: self.now,
             mode=Mode.GUARD,
         )
-        self.causality = Causality(max_hops=max_hops, max_text=200)
-        self.channel: Channel = self.breaker.channel(OUTPUT, None)
+        self.causality = Causality(window_secs=window_secs, max_text=200)
+        self.output = self.breaker.output(OUTPUT)
 
-    def message(self, frame: Frame, cause: Link | None = None) -> Link:
+    def message(self, frame: object, cause: Link | None = None) -> Link:
         """The link of a message, which another frame caused or none."""
-        return self.causality.born(frame, OUTPUT, _handling(cause), at=self.now, text=KIND)
+        return self.causality.born(frame, OUTPUT, cause, at=self.now, text=KIND)
 
     def error(
         self,
-        frame: Frame,
+        frame: object,
         *,
         text: str = "the client is gone",
         part: Part = OUTPUT,
@@ -103,20 +103,32 @@ class Core:
         """The link of an error, which another frame caused or none."""
         origin = origin or Origin.of(part, kind)
         return self.causality.born(
-            frame, part, _handling(cause), at=self.now, text=text, origin=origin
+            frame,
+            part,
+            cause,
+            at=self.now,
+            text=text,
+            origin=origin,
+            handled=HANDLED if cause is not None else None,
         )
 
-    def deliver(self, link: Link) -> Delivery | None:
-        """Ask whether the output may send a message."""
-        return self.breaker.deliver(self.channel, link, KIND)
+    def judge(self, link: Link) -> bool:
+        """Ask whether a message may come to the output."""
+        return self.breaker.judge_message(OUTPUT.id, link, KIND, HANDLED)
+
+    def deliver(self, link: Link, destination: str | None = None) -> Delivery | None:
+        """Ask whether the output may send a message, and to whom."""
+        return self.breaker.deliver(self.output, destination, link, KIND, handled=HANDLED)
 
     def fail(self, part: Part = OUTPUT, kind: str = "ConnectionError") -> None:
         """Let a message fail, and report it."""
         sent, failed = Tracked(), Tracked()
         message = self.message(sent)
-        delivery = self.deliver(message)
+        delivery = self.deliver(message) if part is OUTPUT else None
+        if delivery is not None:
+            delivery.failed()
         error = self.error(failed, part=part, kind=kind, cause=message)
-        self.breaker.judge_error(error, delivery if part is OUTPUT else None)
+        self.breaker.judge_error(error, by_delivery=delivery is not None)
 
     def open(self, part: Part = OUTPUT, kind: str = "ConnectionError") -> None:
         """Let it fail until the circuit is open."""
@@ -127,8 +139,4 @@ class Core:
     def tell(self) -> None:
         """Take away what there is to tell."""
         while self.breaker.has_news:
-            self.breaker.tell()
-
-
-def _handling(cause: Link | None) -> Handling | None:
-    return Handling(OUTPUT, cause, None) if cause is not None else None
+            self.breaker.take_news()

@@ -26,6 +26,8 @@ _BOUNDS = {
     "system-logs-silent": 4 * _MAX_ERRORS,
     # The application answers the one error that says "circuit open", too.
     "spoken-apology": _MAX_ERRORS + 1,
+    # The message behind the sound comes when the channel has cooled down: it is the probe.
+    "queued-message": _MAX_ERRORS + 1,
 }
 _END_FRAME_MS = 100.0
 
