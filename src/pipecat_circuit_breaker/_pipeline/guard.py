@@ -123,9 +123,6 @@ class Guard:
         guard._leaving.append(left)
         return guard
 
-    async def _over(self) -> None:
-        await self.leave()
-
     async def leave(self) -> None:
         """Take everything out of the pipeline again: it is over."""
         if self._has_left:
@@ -161,7 +158,7 @@ class Guard:
         if self._observer is not None:
             self._undo.append(observers.listen_to(self._observer, self))
         self._undo.append(worker.listen_to_queue(self.worker, self))
-        self._undo.append(worker.listen_to_cleanup(pipeline, self._over))
+        self._undo.append(worker.listen_to_cleanup(pipeline, self.leave))
         self._listen_to_bus(self.worker)
         self._undo.append(ear.join())
 
