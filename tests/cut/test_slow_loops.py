@@ -31,7 +31,7 @@ def apologise_with(make):
     return apologise
 
 
-@pytest.mark.parametrize("secs", [TURN_SECS, 8.0])
+@pytest.mark.parametrize("secs", [TURN_SECS, 8.0, 15.0])
 async def test__spoken_apology__slow_turns__ends(guard, storm, clock, secs):
     tts = TTS(storm, meanwhile=lambda: clock.advance(secs))
     async with running(*guard.line(tts, Output())) as worker:
