@@ -46,6 +46,7 @@ class Guarded:
         by_delivery: Whether all its failures were deliveries that failed.
         works_again: Whether the channel has been seen to recover, and nothing
             has failed since.
+        is_channel: Whether it is a channel's own circuit.
     """
 
     origin: Origin
@@ -55,11 +56,11 @@ class Guarded:
     fails_on: set[str] = field(default_factory=set)
     by_delivery: bool = True
     works_again: bool = False
+    is_channel: bool = field(init=False)
 
-    @property
-    def is_channel(self) -> bool:
-        """Whether it is a channel's own circuit."""
-        return self.origin.kind == CHANNEL_DOWN
+    def __post_init__(self) -> None:
+        """See whose it is, once: this is asked several times for each failure."""
+        self.is_channel = self.origin.kind == CHANNEL_DOWN
 
     @property
     def is_any_kind(self) -> bool:
@@ -92,7 +93,7 @@ class Circuits:
         self._most = most
         self._all: OrderedDict[Origin, Guarded] = OrderedDict()
         # Those of them that are closed, the one that was longest without news first.
-        self._closed: OrderedDict[Origin, Guarded] = OrderedDict()
+        self._closed: OrderedDict[Guarded, None] = OrderedDict()
         # Those that are not, by processor: as a rule none, and then a message costs nothing.
         self._open_at: dict[int, dict[Origin, Guarded]] = {}
 
@@ -118,32 +119,33 @@ class Circuits:
         known = self._all.get(origin)
         if known is not None:
             self._all.move_to_end(origin)
-            if origin in self._closed:
-                self._closed.move_to_end(origin)
+            if known in self._closed:
+                self._closed.move_to_end(known)
         return known
 
     def to_make_room(self) -> Guarded | None:
         """The circuit that has to go before another one comes; None while there is room."""
         if len(self._all) < self._most:
             return None
-        return self._all[next(iter(self._closed or self._all))]
+        return next(iter(self._closed or self._all.values()))
 
     def add(self, guarded: Guarded) -> None:
         """Add a circuit, which is closed."""
-        self._all[guarded.origin] = self._closed[guarded.origin] = guarded
+        self._all[guarded.origin] = guarded
+        self._closed[guarded] = None
 
     def remove(self, guarded: Guarded) -> None:
         """Let go of a circuit that is closed."""
-        del self._all[guarded.origin], self._closed[guarded.origin]
+        del self._all[guarded.origin], self._closed[guarded]
 
     def moved(self, guarded: Guarded) -> None:
         """Note that a circuit has changed its state."""
         origin = guarded.origin
         if not guarded.circuit.is_closed:
-            self._closed.pop(origin, None)
+            self._closed.pop(guarded, None)
             self._open_at.setdefault(origin.processor_id, {})[origin] = guarded
             return
-        self._closed[origin] = guarded
+        self._closed[guarded] = None
         here = self._open_at.get(origin.processor_id, _NOTHING)
         if here.pop(origin, None) is not None and not here:
             del self._open_at[origin.processor_id]

@@ -122,7 +122,7 @@ class _Outage:
     opened_secs: float
     is_channel: bool
     id: str = field(default_factory=lambda: uuid4().hex)
-    circuits: dict[Origin, Guarded] = field(default_factory=dict)
+    circuits: list[Guarded] = field(default_factory=list)
     openings: int = 0
     held_errors: int = 0
     held_kinds: dict[str, int] = field(default_factory=dict)
@@ -158,7 +158,7 @@ class _Outage:
 
     @property
     def state(self) -> CircuitState:
-        states = {guarded.circuit.state for guarded in self.circuits.values()}
+        states = {guarded.circuit.state for guarded in self.circuits}
         for state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
             if state in states:
                 return state
@@ -170,7 +170,7 @@ class _Outage:
 
     def is_told_by(self, guarded: Guarded) -> bool:
         """Whether a circuit speaks for it: a channel's does, where there is one."""
-        return guarded.is_channel or not any(other.is_channel for other in self.circuits.values())
+        return guarded.is_channel or not any(other.is_channel for other in self.circuits)
 
     def moment(self, secs: float) -> datetime:
         """When something was, that is known on the breaker's clock."""
@@ -206,7 +206,7 @@ class Journal:
         self._clock = clock
         self._calendar = calendar
         self._tallies: dict[str, _Tally] = {}
-        self._outages: dict[Origin, _Outage] = {}
+        self._outages: dict[Guarded, _Outage] = {}
         self._answers: dict[Origin, dict[str, str]] = {}
         self._queued: dict[Origin, str] = {}
         self._news: deque[_News] = deque(maxlen=_MAX_NEWS)
@@ -238,14 +238,14 @@ class Journal:
     def held_error(self, guarded: Guarded) -> None:
         """Note an error that is held back."""
         self._tally(guarded.origin).held_errors += 1
-        outage = self._outages.get(guarded.origin)
+        outage = self._outages.get(guarded)
         if outage is not None:
             outage.held_errors += 1
 
     def held_message(self, guarded: Guarded, kind: str) -> None:
         """Note a message that is held back."""
         self._tally(guarded.origin).held_messages += 1
-        outage = self._outages.get(guarded.origin)
+        outage = self._outages.get(guarded)
         if outage is not None:
             held = outage.held_kinds
             if kind not in held:
@@ -260,7 +260,7 @@ class Journal:
 
     def probe(self, guarded: Guarded, link: Link) -> None:
         """Note a frame that is let through to see whether it is over."""
-        outage = self._outages.get(guarded.origin)
+        outage = self._outages.get(guarded)
         if outage is not None and outage.is_told_by(guarded):
             now = outage.moment(self._clock())
             outage.probes.append(_Probed(guarded.origin, link.frame, link.text, now))
@@ -283,7 +283,7 @@ class Journal:
             guarded.openings += 1
             tally.openings += 1
             return
-        outage = self._outages[guarded.origin]
+        outage = self._outages[guarded]
         if transition.before is CircuitState.HALF_OPEN:
             outcome = _OUTCOMES.get(transition.reason, ProbeOutcome.VOID)
             tally.probes[outcome] += 1
@@ -303,7 +303,7 @@ class Journal:
 
     def gave_up(self, guarded: Guarded) -> None:
         """Note that it is given up."""
-        outage = self._outages.get(guarded.origin)
+        outage = self._outages.get(guarded)
         if outage is not None:
             outage.has_given_up = True
             self._tell(outage, CircuitState.OPEN, gave_up=True)
@@ -316,8 +316,8 @@ class Journal:
             self._tell(same, CircuitState.OPEN)
         elif guarded.by_delivery and not guarded.is_channel and same.origin.kind == CHANNEL_DOWN:
             same.takes_over(outage)
-        same.circuits[guarded.origin] = guarded
-        self._outages[guarded.origin] = same
+        same.circuits.append(guarded)
+        self._outages[guarded] = same
         return same
 
     def _same_outage(self, guarded: Guarded, opening: Opening) -> _Outage | None:
@@ -327,12 +327,14 @@ class Journal:
         its failed deliveries make are one.
         """
         link = opening.link
-        if link is not None and link.first is not None and link.first in self._outages:
-            return self._outages[link.first]
+        if link is not None and link.first is not None:
+            for other, outage in self._outages.items():
+                if other.origin == link.first:
+                    return outage
         if opening.trigger is Trigger.MANUAL or not (guarded.is_channel or guarded.by_delivery):
             return None
         for outage in self._outages.values():
-            for other in outage.circuits.values():
+            for other in outage.circuits:
                 if other.origin.processor_id == guarded.origin.processor_id and (
                     other.is_channel or (guarded.is_channel and other.by_delivery)
                 ):
@@ -340,13 +342,14 @@ class Journal:
         return None
 
     def _close(self, guarded: Guarded, outage: _Outage, transition: Transition) -> None:
-        for notes in (self._outages, self._answers, self._queued):
+        del self._outages[guarded]
+        for notes in (self._answers, self._queued):
             notes.pop(guarded.origin, None)
         if len(outage.circuits) == 1:
             outage.ending = _ENDINGS.get(transition.reason, Ending.RECOVERED)
             self._tell(outage, CircuitState.CLOSED)
         else:
-            del outage.circuits[guarded.origin]
+            outage.circuits.remove(guarded)
 
     def _outage(self, guarded: Guarded, transition: Transition, opening: Opening) -> _Outage:
         link, origin = opening.link, guarded.origin
@@ -433,7 +436,7 @@ class Journal:
 
     def snapshot(self, guarded: Guarded) -> CircuitSnapshot:
         """What anybody may know of a circuit now."""
-        outage = self._outages.get(guarded.origin)
+        outage = self._outages.get(guarded)
         return CircuitSnapshot(
             origin=guarded.origin,
             state=guarded.circuit.state,
@@ -446,22 +449,22 @@ class Journal:
 
     def of_same_outage(self, guarded: Guarded) -> tuple[Guarded, ...]:
         """A circuit, and those that are open for the same outage."""
-        outage = self._outages.get(guarded.origin)
-        return (guarded,) if outage is None else (*outage.circuits.values(),)
+        outage = self._outages.get(guarded)
+        return (guarded,) if outage is None else (*outage.circuits,)
 
     def has_given_up(self, guarded: Guarded) -> bool:
         """Whether its outage was given up."""
-        outage = self._outages.get(guarded.origin)
+        outage = self._outages.get(guarded)
         return outage is not None and outage.has_given_up
 
     def secs_open(self, guarded: Guarded) -> float:
         """Seconds since its outage began."""
-        outage = self._outages.get(guarded.origin)
+        outage = self._outages.get(guarded)
         return 0.0 if outage is None else self._clock() - outage.opened_secs
 
     def opening_remark(self, guarded: Guarded) -> str:
         """What the error that has opened a circuit says upstream."""
-        outage = self._outages.get(guarded.origin)
+        outage = self._outages.get(guarded)
         if outage is not None and outage.trigger is Trigger.RECURSION:
             return remarks.opened("errors and messages set each other off")
         if outage is not None and outage.trigger is Trigger.TOO_MANY:
@@ -471,7 +474,7 @@ class Journal:
 
     def probe_remark(self, guarded: Guarded) -> str:
         """What an error says upstream that is let through as the probe."""
-        outage = self._outages.get(guarded.origin)
+        outage = self._outages.get(guarded)
         return remarks.probed(outage.held_errors if outage is not None else 0)
 
     def _incident(self, outage: _Outage, state: CircuitState, *, gave_up: bool = False) -> Incident:
@@ -480,7 +483,7 @@ class Journal:
         closed = state is CircuitState.CLOSED
         waits = [
             wait
-            for guarded in outage.circuits.values()
+            for guarded in outage.circuits
             if (wait := guarded.circuit.probe_in_secs) is not None
         ]
         return Incident(
