@@ -187,7 +187,7 @@ def test__loop__its_probe_is_repeated__reopens(bench, forwarder):
     assert [i.state for i in bench.told()] == [HALF_OPEN, OPEN]
 
 
-def test__loop__its_probe_is_repeated_by_what_is_older__decides_nothing(bench, forwarder):
+def test__loop__its_probe_is_told_by_what_is_older__decides_nothing(bench, forwarder):
     begun(bench, forwarder)
     before = bench.message()
     bench.clock.advance(1.0)

@@ -68,8 +68,8 @@ class Link:
         doors: The doors that it has passed, a bit for each: at one that it has
             passed before it is pushed again.
         passes: What was said of the error; None as long as nothing was.
-        repeated_by: The processors that have told a failure again, in other words
-            or not, that another one had told: one failure, several errors.
+        told_by: Who has told the latest failure, and who has told it again, in
+            other words or not: one failure, several errors.
         undelivered_by: The outputs that have failed to send the message.
         queued_at: The outputs that are going to send the message behind their sound.
     """
@@ -93,7 +93,7 @@ class Link:
     pipeline: object = None
     doors: int = 0
     passes: bool | None = None
-    repeated_by: frozenset[int] = frozenset()
+    told_by: frozenset[int] = frozenset()
     undelivered_by: frozenset[int] = frozenset()
     queued_at: frozenset[int] = frozenset()
 
@@ -270,7 +270,7 @@ def descend(link: Link, cause: Link, *, repeats: bool = False) -> None:
     """
     link.cause, link.root, link.hop = cause, cause.root or cause, cause.hop + 1
     link.echoes += cause.echoes
-    link.repeated_by = cause.repeated_by
+    link.told_by = cause.told_by
     if link.hop > _MAX_KEPT and link.hop % _MAX_KEPT == 0:
         link.chain()[1 - _MAX_KEPT].cause = None
     if not cause.failures:

@@ -328,7 +328,7 @@ class Guard:
             and note is not None
             and note.link is cause
             and note.handles == cause.frame
-            and pusher.id not in cause.repeated_by
+            and pusher.id not in cause.told_by
         )
         if note is not None and self._in_hand.get(processor.id) is note:
             # It may have taken longer than a window, and proves nothing but this error.
@@ -347,8 +347,11 @@ class Guard:
         )
         if cause is not None and repeats:
             # Told again by somebody else, in other words or not: one failure.
-            link.repeated_by |= {pusher.id}
+            link.told_by |= {pusher.id}
             link.passes = cause.passes
+        else:
+            # A failure of its own, which everybody else may tell again.
+            link.told_by = frozenset((pusher.id,))
         return link
 
     def _note_answer(self, link: Link, cause: Link) -> None:
