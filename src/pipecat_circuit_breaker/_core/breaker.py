@@ -167,7 +167,7 @@ class Breaker:
         cooldown: Seconds to stay open after so many openings in a row.
         channel_cooldown: The same for channels.
         gives_up: Whether to give up after so many openings in a row, and so
-            many seconds since the first of them.
+            many seconds since the first of them; None is never.
         clock: Monotonic seconds.
         mode: What to do with what is known; may be set at any time.
         calendar: The time by the calendar, for what people read; nothing is
@@ -183,7 +183,7 @@ class Breaker:
         max_circuits: int,
         cooldown: Callable[[int], float],
         channel_cooldown: Callable[[int], float],
-        gives_up: Callable[[int, float], bool],
+        gives_up: Callable[[int, float], bool] | None,
         clock: Callable[[], float],
         mode: Mode,
         calendar: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -842,7 +842,9 @@ class Breaker:
     def _ask_giving_up(self, guarded: Guarded) -> None:
         circuit = guarded.circuit
         # A channel tries again after a tenth of a second: its attempts say little.
-        if guarded.is_channel or circuit.is_isolated or self._journal.has_given_up(guarded):
+        if self._gives_up is None or guarded.is_channel:
+            return
+        if circuit.is_isolated or self._journal.has_given_up(guarded):
             return
         if self._gives_up(circuit.openings_in_a_row, self._journal.secs_open(guarded)):
             self._journal.gave_up(guarded)

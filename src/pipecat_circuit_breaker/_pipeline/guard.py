@@ -31,7 +31,7 @@ from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.journal import log_fields, log_line
 from pipecat_circuit_breaker._core.origin import Processor
 from pipecat_circuit_breaker._core.text import one_line
-from pipecat_circuit_breaker._pipeline import identify, observers, outputs, releases, worker
+from pipecat_circuit_breaker._pipeline import errors, identify, observers, outputs, releases, worker
 from pipecat_circuit_breaker._pipeline.doors import Door
 from pipecat_circuit_breaker._pipeline.log import ear
 from pipecat_circuit_breaker._pipeline.patch import Undo
@@ -77,7 +77,7 @@ class Guard:
             max_circuits=params.max_circuits,
             cooldown=self._draw_cooldown,
             channel_cooldown=self._draw_channel_cooldown,
-            gives_up=self._gives_up,
+            gives_up=self._gives_up if params.give_up is not None else None,
             clock=params.clock,
             mode=params.mode,
         )
@@ -151,6 +151,8 @@ class Guard:
             if processor is top or not is_end:
                 door = Door(processor, self, next(numbers), hears_errors=hears_errors)
                 self._undo.append(door.leave)
+            if not hears_errors:
+                self._undo.append(errors.stand_at(processor, self))
             if isinstance(processor, BaseOutputTransport):
                 self._breaker.output(processor)
                 self._undo.append(outputs.stand_at(processor, self))
@@ -374,6 +376,9 @@ class Guard:
             return link.passes or door.hears_errors
         if door.hears_errors:
             return True  # it is judged where it leaves those who have to hear it
+        return self._judge_error(frame, link)
+
+    def _judge_error(self, frame: ErrorFrame, link: Link) -> bool:
         must_pass = self._must_pass(frame)
         if not self._counts(frame):
             link.passes = True
@@ -385,6 +390,29 @@ class Guard:
             text = one_line(remarks.without(str(frame.error)), self._params.max_text)
             frame.error = f"{text} ({verdict.remark})"
         return link.passes
+
+    def may_hear(
+        self, processor: FrameProcessor, error: ErrorFrame, *, lasting: bool
+    ) -> Link | bool:
+        """Whether a processor's own ``on_error`` handlers may hear of its error.
+
+        They hear all but those that recur: a handler that answers each of them
+        makes the next. Others may be counted there, for a reason of the application's.
+        """
+        try:
+            if self._causality.link_of(error) is not None:
+                return True  # it was pushed before: that is a matter of the doors
+            note = causality.note_of(processor)
+            cause = self._causality.cause(note, type(error), now=self._params.clock())
+            link = self._born(error, processor, cause, note)
+            origin = link.origin
+            recurs = origin is not None and link.failed_at.get(origin.processor_id, 0) > 2
+            if recurs and not lasting and not self._judge_error(error, link):
+                return False
+            return link
+        except Exception as e:
+            self._report("judging an error", e)
+            return True
 
     def _delivery_of(self, frame: ErrorFrame, link: Link) -> tuple[Delivery | None, bool]:
         """The delivery on whose account an error is pushed, and whether it is one at all."""

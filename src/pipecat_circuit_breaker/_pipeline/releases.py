@@ -35,12 +35,15 @@ else:
     _SWITCHERS = (ServiceSwitcher,)
 
 try:
-    from pipecat.utils.errors import ErrorCategory  # 1.8.0
+    from pipecat.utils.errors import ErrorCategory, classify_http_exception  # 1.8.0
 except ImportError:
     _UNATTRIBUTED: dict[str, Any] = {}
+    _classify: Callable[[Exception], Any] = lambda _: None  # noqa: E731
 else:
+    _classify = classify_http_exception
     # As pipecat does it: a failed send says nothing about what the output can do.
     _UNATTRIBUTED = {"category": ErrorCategory.UNKNOWN}
+
 
 #: Frames with a message for the client. On 0.0.108 `TransportMessageFrame` and
 #: `TransportMessageUrgentFrame` are subclasses of these.
@@ -118,6 +121,26 @@ def category_of(error: ErrorFrame) -> str | None:
 def is_usable(processor: FrameProcessor) -> bool:
     """Whether a processor can still do its job; before 1.8.0 every one can."""
     return bool(getattr(processor, "is_usable", True))
+
+
+def has_error_handlers(processor: FrameProcessor) -> bool:
+    """Whether anybody listens to a processor's own ``on_error`` event."""
+    event = processor._event_handlers.get("on_error")
+    return event is not None and bool(event.handlers)
+
+
+def is_lasting(
+    processor: FrameProcessor, error: ErrorFrame, force_treat_as_permanent: bool = False
+) -> bool:
+    """Whether an error is going to leave its processor unusable; before 1.8.0 none does.
+
+    As ``push_error_frame`` decides it, which takes the same arguments.
+    """
+    category = getattr(error, "category", None)
+    if category is None and error.exception is not None:
+        category = getattr(processor, "_classify_error", lambda _: None)(error.exception)
+        category = category or _classify(error.exception)
+    return force_treat_as_permanent or bool(getattr(category, "is_permanent", False))
 
 
 def is_direct(processor: FrameProcessor) -> bool:
