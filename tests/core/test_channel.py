@@ -88,7 +88,7 @@ def test__new_output__is_connected_and_has_not_ended(output):
     assert output.is_connected is True
     assert output.has_ended is False
     assert output.is_reachable
-    assert output.failing_kinds == ()
+    assert output.facts.failing_kinds == ()
     assert output.unreached == 0
     assert output.whole.destination is None
 
@@ -144,7 +144,7 @@ def test__channels__more_destinations_than_are_kept__the_one_to_all_stays_while_
 def test__failing_kinds__are_told_with_the_latest_last(output):
     for kind in ("a", "b", "c", "a"):
         output.failed(kind)
-    assert output.failing_kinds == ("b", "c", "a")
+    assert output.facts.failing_kinds == ("b", "c", "a")
 
 
 def test__failing_kinds__one_gets_through__it_fails_no_longer(output):
@@ -152,13 +152,13 @@ def test__failing_kinds__one_gets_through__it_fails_no_longer(output):
     output.failed("b")
     output.delivered("a")
     output.delivered("never failed")
-    assert output.failing_kinds == ("b",)
+    assert output.facts.failing_kinds == ("b",)
 
 
 def test__failing_kinds__without_end__the_latest_64_are_kept(output):
     for n in range(65):
         output.failed(str(n))
-    assert output.failing_kinds == tuple(str(n) for n in range(1, 65))
+    assert output.facts.failing_kinds == tuple(str(n) for n in range(1, 65))
 
 
 def test__let_go__a_circuit_is_no_more__its_channels_begin_anew(output, clock):

@@ -72,7 +72,7 @@ def test__opening__of_an_output__says_so_and_which_kinds_fail(pages):
     guarded = pages.channel()
     link = pages.bench.message(text="chat")
     pages.open(
-        guarded, Trigger.CHANNEL_DOWN, link, failing_kinds=("chat", "metrics"), is_output=True
+        guarded, Trigger.CHANNEL_DOWN, link, failing_kinds=("chat", "metrics")
     )
     (incident,) = pages.news()
     assert incident.is_channel

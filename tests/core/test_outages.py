@@ -41,7 +41,7 @@ def test__channel_then_its_errors__are_one_incident_and_one_piece_of_news(pages,
 
 def test__errors_then_their_channel__are_one_incident_of_the_errors(pages, channel, errors):
     pages.open(errors)
-    pages.open(channel, DOWN, failing_kinds=("chat",), is_output=True)
+    pages.open(channel, DOWN, failing_kinds=("chat",))
     (incident,) = pages.news()
     assert (incident.origin, incident.trigger) == (errors.origin, Trigger.ERRORS)
     assert not incident.is_channel, "it is as it was when it began"
@@ -54,7 +54,7 @@ def test__errors_that_speak_for_a_channel__say_what_they_know(pages, channel, er
     for _ in range(2):
         pages.write(errors, errors.circuit.fail())
         pages.clock.advance(1.0)
-    pages.open(errors, Trigger.ERRORS, failing_kinds=("chat",), is_output=True)
+    pages.open(errors, Trigger.ERRORS, failing_kinds=("chat",))
     (incident,) = pages.news()
     assert (incident.failures, incident.rate) == (3, 1.0)
     assert incident.advice.kind is AdviceKind.CHANNEL_FAILS

@@ -72,6 +72,8 @@ class Link:
             other words or not: one failure, several errors.
         undelivered_by: The outputs that have failed to send the message.
         queued_at: The outputs that are going to send the message behind their sound.
+        observed_at: Who would have held the message back, where the mode is to
+            observe; None as long as nobody would.
     """
 
     frame: str
@@ -96,6 +98,7 @@ class Link:
     told_by: frozenset[int] = frozenset()
     undelivered_by: frozenset[int] = frozenset()
     queued_at: frozenset[int] = frozenset()
+    observed_at: int | None = None
 
     @property
     def is_error(self) -> bool:

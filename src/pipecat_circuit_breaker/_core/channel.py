@@ -15,6 +15,7 @@ message, a message of another kind is still tried: kinds can only release.
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.circuits import Guarded
 from pipecat_circuit_breaker._core.window import Window
 
@@ -63,6 +64,21 @@ class Channel:
         self.successes += 1
 
 
+@dataclass(slots=True, eq=False)
+class Absence:
+    """What is not sent while nobody is connected: a state of the channel, and no failure.
+
+    Parameters:
+        since: When the first message was not sent; None as long as there was none.
+        messages: How many were not sent.
+        is_told: Whether somebody was told that the bot goes on all the same.
+    """
+
+    since: float | None = None
+    messages: int = 0
+    is_told: bool = False
+
+
 class Output:
     """What is known of one output transport.
 
@@ -83,8 +99,14 @@ class Output:
         # All its destinations together.
         self.whole = Channel(None)
         self.whole_failures = Window(max_errors, window_secs)
-        # Kinds of message that failed when they were last sent, the latest last.
+        # Whether a transport is asked who is connected.
+        self.is_watched = False
+        # Since when nothing has been sent because nobody is, and how much of it.
+        self.absence = Absence()
+        # Kinds of message that failed when they were last sent, the latest last, and
+        # what has got through since the first of them failed.
         self._failing_kinds: OrderedDict[str, None] = OrderedDict()
+        self._delivered = 0
         self._most = most
         self._to_all = Channel(None)
         self._channels: OrderedDict[str, Channel] = OrderedDict()
@@ -108,12 +130,18 @@ class Output:
         return channel
 
     @property
-    def failing_kinds(self) -> tuple[str, ...]:
-        """Kinds of message that failed when they were last sent, the latest last."""
-        return tuple(self._failing_kinds)
+    def facts(self) -> ChannelFacts:
+        """What an incident says of it."""
+        return ChannelFacts(
+            failing_kinds=tuple(self._failing_kinds),
+            delivered=self._delivered,
+            is_connected=self.is_connected if self.is_watched else None,
+        )
 
     def failed(self, kind: str) -> None:
         """Note that a message of a kind has failed."""
+        if not self._failing_kinds:
+            self._delivered = 0
         self._failing_kinds[kind] = None
         self._failing_kinds.move_to_end(kind)
         if len(self._failing_kinds) > _MAX_KINDS:
@@ -122,6 +150,7 @@ class Output:
     def delivered(self, kind: str) -> None:
         """Note that a message of a kind has got through."""
         self._failing_kinds.pop(kind, None)
+        self._delivered += 1
 
     def let_go(self, guarded: Guarded) -> None:
         """Forget a circuit that is no more."""

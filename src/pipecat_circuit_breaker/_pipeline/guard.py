@@ -24,19 +24,22 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_output import BaseOutputTransport
 
 from pipecat_circuit_breaker._core import backoff, causality, remarks
+from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import Breaker, Delivery
 from pipecat_circuit_breaker._core.causality import WINDOWS_CARRIED, Causality, Link, Note
+from pipecat_circuit_breaker._core.channel import Absence, Output
 from pipecat_circuit_breaker._core.circuit import CircuitState
 from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.journal import log_fields, log_line
+from pipecat_circuit_breaker._core.journal import News, log_fields, log_line
 from pipecat_circuit_breaker._core.origin import Processor
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline import errors, identify, observers, outputs, releases, worker
+from pipecat_circuit_breaker._pipeline.call import Tags, call_of
 from pipecat_circuit_breaker._pipeline.doors import Door
 from pipecat_circuit_breaker._pipeline.log import ear
 from pipecat_circuit_breaker._pipeline.patch import Undo
 from pipecat_circuit_breaker._pipeline.releases import Worker
-from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
+from pipecat_circuit_breaker.incident import Call, CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 
 _GUARD = "_circuit_breaker_guard"
@@ -45,7 +48,7 @@ _GUARD = "_circuit_breaker_guard"
 #: not cut: a heartbeat looks the same.
 _LONG_CHAIN = 1_000
 
-Tell = Callable[[Incident], Awaitable[None]]
+Tell = Callable[[News], Awaitable[None]]
 Left = Callable[[], Awaitable[None]]
 
 
@@ -66,6 +69,7 @@ class Guard:
         self._params = params
         self._listeners: list[Tell] = []
         self._leaving: list[Left] = []
+        self._tags: list[Tags] = []
         self._has_left = False
         self._reported: set[str] = set()
         self._is_telling = False
@@ -80,6 +84,7 @@ class Guard:
             gives_up=self._gives_up if params.give_up is not None else None,
             clock=params.clock,
             mode=params.mode,
+            call=self._call,
         )
         self.worker = worker
         self._observer = observer
@@ -99,6 +104,7 @@ class Guard:
         observer: BaseObserver | None,
         tell: Tell,
         left: Left,
+        tags: Tags = None,
     ) -> Guard:
         """Take part in guarding a worker's pipeline.
 
@@ -108,6 +114,7 @@ class Guard:
             observer: The worker's observer, whom every processor tells what it handles.
             tell: Called with every change.
             left: Called when the guard has left.
+            tags: What the application says of the pipeline.
         """
         # Kept by the worker itself: they refer to each other, and go together.
         guard: Guard | None = getattr(worker, _GUARD, None)
@@ -121,6 +128,7 @@ class Guard:
             )
         guard._listeners.append(tell)
         guard._leaving.append(left)
+        guard._tags.append(tags)
         return guard
 
     async def leave(self) -> None:
@@ -189,6 +197,30 @@ class Guard:
         return self._breaker.totals
 
     @property
+    def has_left(self) -> bool:
+        """Whether the pipeline is over."""
+        return self._has_left
+
+    @property
+    def mode(self) -> Mode:
+        """The breaker's mode."""
+        return self._breaker.mode
+
+    @property
+    def channels(self) -> tuple[tuple[str, ChannelFacts, int], ...]:
+        """Each output transport: its name, what is known of it, how much it has not sent to nobody."""
+        return self._breaker.channels
+
+    def _call(self) -> Call:
+        """Whose an incident is, asked when it begins."""
+        return call_of(
+            self.worker,
+            self._tags,
+            max_text=self._params.max_text,
+            report=lambda e: self._report("asking `tags`", e),
+        )
+
+    @property
     def open_circuits(self) -> tuple[tuple[str, CircuitState], ...]:
         """The shared name and the state of each circuit that is not closed; from any thread."""
         return self._breaker.open_circuits
@@ -206,7 +238,28 @@ class Guard:
 
     def connected(self, output: FrameProcessor, *, connected: bool) -> None:
         """Say whether there is anybody to send to."""
-        self._breaker.output(output).is_connected = connected
+        channel = self._breaker.output(output)
+        channel.is_watched, channel.is_connected = True, connected
+        absence, channel.absence = channel.absence, Absence()
+        if absence.since is not None:
+            self._say(
+                "DEBUG",
+                f"{output}: {absence.messages} messages were not sent while nobody was connected",
+            )
+
+    def _note_absence(self, output: BaseOutputTransport, channel: Output) -> None:
+        """Tell it once where a bot goes on sending to nobody for long."""
+        absence = channel.absence
+        if absence.since is None or absence.is_told or channel.has_ended:
+            return
+        secs = self._params.clock() - absence.since
+        if secs >= self._params.absence_secs:
+            absence.is_told = True
+            self._say(
+                "WARNING",
+                f"{output}: nobody has been connected for {secs:.0f} s, and the bot goes on: "
+                f"{absence.messages} messages were not sent. End the bot when its client leaves.",
+            )
 
     #
     # Doors
@@ -384,9 +437,11 @@ class Guard:
             link.passes = True
             return True
         delivery, by_delivery = self._delivery_of(frame, link)
-        verdict = self._breaker.judge_error(link, delivery, by_delivery=by_delivery)
-        link.passes = verdict.passes or must_pass
-        if verdict.remark and not must_pass:
+        verdict = self._breaker.judge_error(
+            link, delivery, by_delivery=by_delivery, must_pass=must_pass
+        )
+        link.passes = verdict.passes
+        if verdict.remark:
             text = one_line(remarks.without(str(frame.error)), self._params.max_text)
             frame.error = f"{text} ({verdict.remark})"
         return link.passes
@@ -531,6 +586,7 @@ class Guard:
             )
             if delivery is not None:
                 return delivery
+            self._note_absence(output, channels)
             if channels.is_reachable and not self._sends_itself(output, link):
                 return outputs.HeldBackError(f"{output}: held back, the channel is down")
             return False
@@ -594,18 +650,18 @@ class Guard:
             self._is_telling = False
             causality.restore(token)
 
-    async def _tell_one(self, incident: Incident) -> None:
+    async def _tell_one(self, news: News) -> None:
         try:
-            logger.bind(**log_fields(incident)).warning(log_line(incident))
+            logger.bind(**log_fields(news.incident)).warning(log_line(news))
         except Exception as e:
             # Whoever listens hears of it all the same.
             self._report("writing to the log", e)
         for tell in [*self._listeners]:
             try:
-                await tell(incident)
+                await tell(news)
             except Exception as e:
                 self._report("telling what happened", e)
-        if incident.gave_up:
+        if news.gives_up:
             try:
                 await self._give_up()
             except Exception as e:
@@ -646,15 +702,14 @@ class Guard:
         )
 
     def _say_once(self, what: str, line: str, error: Exception | None = None) -> None:
-        if what in self._reported:
-            return
-        self._reported.add(what)
+        if what not in self._reported:
+            self._reported.add(what)
+            self._say("WARNING" if error is None else "ERROR", line, error)
+
+    def _say(self, level: str, line: str, error: Exception | None = None) -> None:
         token = causality.silence()
         try:
-            if error is None:
-                logger.warning(line)
-            else:
-                logger.opt(exception=error).error(line)
+            logger.opt(exception=error).log(level, line)
         except Exception:
             pass  # a sink that raises must not stop a frame
         finally:

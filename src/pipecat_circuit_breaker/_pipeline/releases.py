@@ -112,6 +112,12 @@ def _climb(processor: FrameProcessor) -> Worker:
     return _climb(owner) if isinstance(owner, FrameProcessor) else owner
 
 
+def session_of(worker: Worker) -> str | None:
+    """The conversation's id, where the worker was given one."""
+    session = getattr(worker, "_conversation_id", None)
+    return session if isinstance(session, str) else None
+
+
 def category_of(error: ErrorFrame) -> str | None:
     """Why an error occurred; None where nobody could tell, and before 1.8.0."""
     category = getattr(error, "category", None)
