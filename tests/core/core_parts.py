@@ -242,7 +242,7 @@ class Pages:
     def news(self):
         told = []
         while self.journal.has_news:
-            told.append(self.journal.take().incident)
+            told.append(self.journal.take(Mode.GUARD).incident)
         return told
 
     def states(self):

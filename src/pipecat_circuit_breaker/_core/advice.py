@@ -295,13 +295,13 @@ def _processor(evidence: Evidence) -> Advice:
 
 def _fed_back(evidence: Evidence) -> dict[str, str]:
     """Those of the answers that fail in their turn; the others do no harm."""
-    failing = {link.text for link in evidence.chain if not link.is_error}
+    failing = {link.text for link in evidence.chain if not link.origin is not None}
     failing.update(evidence.failing_kinds)
     return {who: kind for who, kind in evidence.answers.items() if kind in failing}
 
 
 def _failure(evidence: Evidence) -> str:
-    errors = [link for link in evidence.chain if link.is_error]
+    errors = [link for link in evidence.chain if link.origin is not None]
     if not errors:
         return ""
     kind, text = evidence.origin.kind, _quote(errors[-1].text)

@@ -221,7 +221,6 @@ class Breaker:
             max_names=max_circuits,
             clock=clock,
             calendar=calendar,
-            mode=lambda: self.mode,
             call=call,
         )
         self._outputs: dict[int, Output] = {}
@@ -238,7 +237,7 @@ class Breaker:
     def circuits(self) -> tuple[CircuitSnapshot, ...]:
         """Every circuit as it is now, the one with the latest news last."""
         self.look()
-        return tuple(self._journal.snapshot(guarded) for guarded in self._all())
+        return tuple(self._journal.snapshot(guarded, self.mode) for guarded in self._all())
 
     @property
     def totals(self) -> tuple[Totals, ...]:
@@ -249,7 +248,7 @@ class Breaker:
     def open_incidents(self) -> tuple[Incident, ...]:
         """What has happened until now where it is not over, or has not been told."""
         self.look()
-        return self._journal.open_incidents
+        return self._journal.open_incidents(self.mode)
 
     @property
     def channels(self) -> tuple[tuple[str, ChannelFacts, int], ...]:
@@ -278,7 +277,7 @@ class Breaker:
 
     def take_news(self) -> News:
         """Take the oldest change that has not been told."""
-        return self._journal.take()
+        return self._journal.take(self.mode)
 
     @property
     def any_open(self) -> bool:

@@ -158,13 +158,13 @@ class _Outage:
     opened_at: datetime
     opened_secs: float
     is_channel: bool
-    call: Call | None
     id: str = field(default_factory=lambda: uuid4().hex)
     circuits: list[Guarded] = field(default_factory=list)
     openings: int = 0
     held_errors: int = 0
     observed_errors: int = 0
     observed_messages: int = 0
+    call: Call | None = None
     held_kinds: dict[str, int] = field(default_factory=dict)
     probes: deque[_Probed] = field(default_factory=lambda: deque(maxlen=_MAX_PROBES))
     has_given_up: bool = False
@@ -245,8 +245,7 @@ class Journal:
         max_names: Names of origins for which totals are kept; the rest is under ``other``.
         clock: The breaker's clock, monotonic seconds.
         calendar: The time by the calendar, for what people read.
-        mode: Asked for the breaker's mode.
-        call: Asked at an opening whose it is.
+        call: Asked whose it is, when an incident is told first.
     """
 
     def __init__(
@@ -255,14 +254,12 @@ class Journal:
         max_names: int,
         clock: Callable[[], float],
         calendar: Callable[[], datetime],
-        mode: Callable[[], Mode] = lambda: Mode.GUARD,
         call: Callable[[], Call | None] = lambda: None,
     ) -> None:
         """Start with an empty page."""
         self._max_names = max_names
         self._clock = clock
         self._calendar = calendar
-        self._mode = mode
         self._call = call
         self._tallies: dict[str, _Tally] = {}
         self._outages: dict[Guarded, _Outage] = {}
@@ -435,7 +432,6 @@ class Journal:
             opened_at=self._calendar(),
             opened_secs=self._clock(),
             is_channel=opening.channel is not None,
-            call=self._call(),
         )
 
     def _tally(self, origin: Origin) -> _Tally:
@@ -456,10 +452,14 @@ class Journal:
         """Whether there are changes to tell."""
         return bool(self._news)
 
-    def take(self) -> News:
-        """Take the oldest change that has not been told."""
+    def take(self, mode: Mode) -> News:
+        """Take the oldest change that has not been told.
+
+        Args:
+            mode: The breaker's mode.
+        """
         news = self._news.popleft()
-        incident = self._incident(news.outage, _STATES[news.change])
+        incident = self._incident(news.outage, _STATES[news.change], mode)
         return News(news.change, incident, news.gives_up)
 
     def _tell(self, outage: _Outage, change: Change) -> None:
@@ -475,13 +475,12 @@ class Journal:
                 change, gives_up = latest.change, gives_up or latest.gives_up
         self._news.append(_News(outage, change, gives_up))
 
-    @property
-    def open_incidents(self) -> tuple[Incident, ...]:
+    def open_incidents(self, mode: Mode) -> tuple[Incident, ...]:
         """What has happened until now where it is not over, or has not been told."""
         outages = {news.outage.id: news.outage for news in self._news}
         outages |= {outage.id: outage for outage in self._outages.values()}
         return tuple(
-            self._incident(outage, CircuitState.CLOSED if outage.ending else outage.state)
+            self._incident(outage, CircuitState.CLOSED if outage.ending else outage.state, mode)
             for outage in outages.values()
         )
 
@@ -506,13 +505,13 @@ class Journal:
             for name, tally in self._tallies.items()
         )
 
-    def snapshot(self, guarded: Guarded) -> CircuitSnapshot:
+    def snapshot(self, guarded: Guarded, mode: Mode) -> CircuitSnapshot:
         """What anybody may know of a circuit now."""
         outage = self._outages.get(guarded)
         return CircuitSnapshot(
             origin=guarded.origin,
             state=guarded.circuit.state,
-            mode=guarded.mode or self._mode(),
+            mode=guarded.mode or mode,
             failures=guarded.circuit.failures,
             openings=guarded.openings,
             held_errors=outage.held_errors if outage is not None else 0,
@@ -550,7 +549,9 @@ class Journal:
         outage = self._outages.get(guarded)
         return remarks.probed(outage.held_errors if outage is not None else 0)
 
-    def _incident(self, outage: _Outage, state: CircuitState) -> Incident:
+    def _incident(self, outage: _Outage, state: CircuitState, mode: Mode) -> Incident:
+        if outage.call is None:
+            outage.call = self._call()
         at = outage.moment(self._clock())
         steps, advice = outage.story
         closed = state is CircuitState.CLOSED
@@ -563,7 +564,7 @@ class Journal:
             id=outage.id,
             origin=outage.origin,
             state=state,
-            mode=self._mode_of(outage),
+            mode=_mode_of(outage, mode),
             trigger=outage.trigger,
             is_channel=outage.is_channel,
             chain=steps,
@@ -589,10 +590,11 @@ class Journal:
             call=outage.call,
         )
 
-    def _mode_of(self, outage: _Outage) -> Mode:
-        """The mode of its circuits: to guard where one of them does."""
-        modes = {guarded.mode or self._mode() for guarded in outage.circuits}
-        return next((mode for mode in Mode if mode in modes), self._mode())
+
+def _mode_of(outage: _Outage, mode: Mode) -> Mode:
+    """The mode of its circuits: to guard where one of them does."""
+    modes = {guarded.mode or mode for guarded in outage.circuits}
+    return next(one for one in Mode if one in modes)
 
 
 def log_line(news: News) -> str:
