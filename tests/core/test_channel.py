@@ -8,19 +8,19 @@ from pipecat_circuit_breaker._core.channel import Channel, Output
 
 @pytest.fixture
 def channel():
-    return Channel("ann")
+    return Channel("ann", most_kinds=3)
 
 
 @pytest.fixture
 def output():
-    return Output(OUT.id, max_errors=12, window_secs=10.0, most=3)
+    return Output(OUT.id, max_errors=12, most_kinds=3, window_secs=10.0, most=3)
 
 
 def test__new_channel__nothing_was_sent__nothing_is_known_against_it(channel):
     assert channel.destination == "ann"
-    assert (channel.guarded, channel.kind, channel.generation, channel.successes) == (
+    assert (channel.guarded, channel.kinds, channel.generation, channel.successes) == (
         None,
-        None,
+        set(),
         0,
         0,
     )
@@ -40,17 +40,25 @@ def test__tries__one_kind_fails__another_kind_may_still_get_through(channel):
     assert not channel.tries("bad")
 
 
-def test__tries__two_kinds_fail_with_no_success_between__none(channel):
+def test__tries__few_kinds_fail__each_that_has_not_may_still_get_through(channel):
     channel.failed("app")
     channel.failed("error")
+    assert channel.tries("other")
+    assert not channel.tries("app")
+    assert not channel.tries("error")
+
+
+def test__tries__as_many_kinds_fail_as_speak_against_the_channel__none(channel):
+    for kind in ("app", "error", "chat", "app"):
+        channel.failed(kind)
     assert not channel.tries("other")
     assert not channel.tries("app")
 
 
-def test__tries__two_kinds_have_failed__one_of_them_alone_after__still_none(channel):
-    for kind in ("app", "error", "app", "app"):
-        channel.failed(kind)
-    assert not channel.tries("error")
+def test__failed__kinds_without_end__few_are_kept(channel):
+    for n in range(100):
+        channel.failed(str(n))
+    assert len(channel.kinds) == 3
 
 
 def test__tries__a_success_between__the_row_begins_anew(channel):
@@ -67,7 +75,7 @@ def test__delivered__notes_how_many_and_ends_the_failures(channel):
     channel.delivered()
     assert channel.has_delivered
     assert not channel.has_failed
-    assert channel.kind is None
+    assert channel.kinds == set()
     assert channel.successes == 2
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from cut_parts import TTS, DeadOutput, On, heard, message, raises
-from pipecat.frames.frames import TextFrame, TTSSpeakFrame
+from pipecat.frames.frames import ErrorFrame, TextFrame, TTSSpeakFrame
 
 from bot import Output, running, settle
 
@@ -93,3 +93,31 @@ async def test__error_that_makes_a_service_unusable__in_a_loop__its_handler_hear
 
     # The circuit is open by then.
     assert told == [True] * 5 + [False]
+
+
+async def test__apology_after_each_push__tts_is_broken__ends(guard, storm):
+    tts = TTS(storm)
+    async with running(*guard.line(tts, Output())) as worker:
+
+        @tts.event_handler("on_after_push_frame")
+        async def apologise(processor, frame):
+            if isinstance(frame, ErrorFrame):
+                await worker.queue_frame(TTSSpeakFrame("Sorry!"))
+
+        await worker.queue_frame(TTSSpeakFrame("Hello!"))
+        await storm.over()
+
+    storm.assert_cut(guard, AT_MOST)
+
+
+async def test__subclass_that_tries_again_where_it_reports__ends(guard, storm):
+    class Retries(TTS):
+        async def push_error_frame(self, error, *args, **kwargs):
+            await super().push_error_frame(error, *args, **kwargs)
+            await self.queue_frame(TTSSpeakFrame("again"))
+
+    async with running(*guard.line(Retries(storm), Output())) as worker:
+        await worker.queue_frame(TTSSpeakFrame("Hello!"))
+        await storm.over()
+
+    storm.assert_cut(guard, AT_MOST)

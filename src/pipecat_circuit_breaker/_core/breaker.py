@@ -295,6 +295,8 @@ class Breaker:
             output = self._outputs[processor.id] = Output(
                 processor.id,
                 max_errors=MANY * self._max_errors,
+                # One kind alone never speaks against a channel.
+                most_kinds=max(2, self._max_errors),
                 window_secs=self._window_secs,
                 most=MANY * self._max_circuits,
             )
@@ -447,6 +449,18 @@ class Breaker:
             any_kind.note_failure(link.handled, by_delivery=by_delivery)
             return self._trip(link, any_kind, Trigger.TOO_MANY)
         return _PASSES
+
+    def note_deep(self, link: Link) -> None:
+        """Open the circuit of a chain whose errors are not judged here, if it feeds itself.
+
+        A switcher hears every error, and one that it answers never leaves it.
+        So a chain that goes through it cannot be cut, but it can be told.
+
+        Args:
+            link: The error's link.
+        """
+        if link.failures >= self._max_errors and link.first is not None:
+            self._trip(link, self._obtain(link.first), Trigger.RECURSION)
 
     def _trip(self, link: Link, guarded: Guarded, trigger: Trigger) -> ErrorVerdict:
         if (guarded.mode or self.mode) is Mode.DISABLED:
@@ -638,7 +652,16 @@ class Breaker:
                 yield guarded
 
     def _note_echo(self, output: Output, link: Link) -> None:
-        """Count a message that repeats what sending a repetition has logged."""
+        """Count a message that repeats what sending a repetition has logged, and so on.
+
+        That one and the same message has set off so many is the evidence: a view
+        of the log in which each line is repeated once or twice ends by itself.
+        """
+        root = link.root or link
+        root.echoed += 1
+        is_deep = max(root.echoed, link.echoes) >= self._max_errors
+        if not is_deep and not self._circuits.any_open:
+            return
         guarded = self._obtain(Origin.of(self._processors[output.id], LOG_ECHO))
         if (guarded.mode or self.mode) is Mode.DISABLED:
             return
@@ -648,11 +671,11 @@ class Breaker:
             if circuit.state is CircuitState.HALF_OPEN and not _is_older(link, guarded):
                 self._apply(guarded, circuit.settle(circuit.generation, success=False))
             return
+        if not is_deep:
+            return
         self._journal.failed(guarded.origin)
         guarded.note_failure(None, by_delivery=False)
-        deep = link.echoes >= self._max_errors
-        transitions = circuit.trip() if deep else circuit.fail()
-        self._apply(guarded, transitions, Trigger.LOG_ECHO, link)
+        self._apply(guarded, circuit.trip(), Trigger.LOG_ECHO, link)
 
     #
     # Outcomes

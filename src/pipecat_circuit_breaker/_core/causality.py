@@ -59,6 +59,8 @@ class Link:
         failed_at: How many of them were of which processor, at most 16.
         echoes: Messages on the way that only repeat what sending another wrote
             to the log, this one included.
+        echoed: Such messages, from the second on, in all that it has set off, where
+            it is a root.
         is_echo: Whether it is one itself; what an echo sets off is none for that.
         handled: Class of the frame that was being handled when it was pushed,
             where that is known.
@@ -89,6 +91,7 @@ class Link:
     failures: int
     failed_at: dict[int, int]
     echoes: int = 0
+    echoed: int = 0
     is_echo: bool = False
     handled: str | None = None
     category: str | None = None

@@ -8,12 +8,12 @@
 
 A message that cannot be serialised fails on a healthy channel, and keeps
 failing; that is no reason to hold back any other. So only an unbroken row of
-failures speaks against a channel, and while all of them were of one kind of
-message, a message of another kind is still tried: kinds can only release.
+failures speaks against a channel, and while they were of few kinds of message,
+a message of another kind is still tried: kinds can only release.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.circuits import Guarded
@@ -29,17 +29,20 @@ class Channel:
 
     Parameters:
         destination: Whom it delivers to, where the output serves several apart.
+        most_kinds: So many kinds of message that have failed in a row, and
+            none that has not, speak against the channel and not the kinds.
         guarded: Its circuit, once anything has failed.
-        kind: The kind of the messages that have failed since it last
-            delivered, where that was one; None for several, or none.
+        kinds: Kinds of the messages that have failed since it last delivered,
+            as many as matter.
         has_failed: Whether any has failed since it last delivered.
         has_delivered: Whether it has ever delivered anything.
         successes: Deliveries that succeeded.
     """
 
     destination: str | None
+    most_kinds: int
     guarded: Guarded | None = None
-    kind: str | None = None
+    kinds: set[str] = field(default_factory=set)
     has_failed: bool = False
     has_delivered: bool = False
     successes: int = 0
@@ -51,16 +54,18 @@ class Channel:
 
     def tries(self, kind: str) -> bool:
         """Whether a message of this kind may still get through where others fail."""
-        return self.kind is not None and kind != self.kind
+        return self.has_failed and kind not in self.kinds and len(self.kinds) < self.most_kinds
 
     def failed(self, kind: str) -> None:
         """Note a message that failed."""
-        self.kind = kind if not self.has_failed or kind == self.kind else None
+        if len(self.kinds) < self.most_kinds:
+            self.kinds.add(kind)
         self.has_failed = True
 
     def delivered(self) -> None:
         """Note a message that got through."""
-        self.kind, self.has_failed, self.has_delivered = None, False, True
+        self.kinds.clear()
+        self.has_failed, self.has_delivered = False, True
         self.successes += 1
 
 
@@ -86,18 +91,21 @@ class Output:
         id: pipecat's id of the processor.
         max_errors: Deliveries in a row that have to fail before it looks down
             as a whole, whomever they were for.
+        most_kinds: See :class:`Channel`.
         window_secs: The time in which they fail.
         most: Channels that are kept; the one longest without news goes first.
     """
 
-    def __init__(self, id: int, *, max_errors: int, window_secs: float, most: int) -> None:
+    def __init__(
+        self, id: int, *, max_errors: int, most_kinds: int, window_secs: float, most: int
+    ) -> None:
         """Start with nothing known against it."""
         self.id = id
         # Nobody is connected, or it has let its client go: a state, and no failure.
         self.is_connected = True
         self.has_ended = False
         # All its destinations together.
-        self.whole = Channel(None)
+        self.whole = Channel(None, most_kinds)
         self.whole_failures = Window(max_errors, window_secs)
         # Whether a transport is asked who is connected.
         self.is_watched = False
@@ -108,7 +116,8 @@ class Output:
         self._failing_kinds: OrderedDict[str, None] = OrderedDict()
         self._delivered = 0
         self._most = most
-        self._to_all = Channel(None)
+        self._to_all = Channel(None, most_kinds)
+        self._most_kinds = most_kinds
         self._channels: OrderedDict[str, Channel] = OrderedDict()
 
     @property
@@ -122,7 +131,7 @@ class Output:
             return self._to_all
         channel = self._channels.get(destination)
         if channel is None:
-            channel = self._channels[destination] = Channel(destination)
+            channel = self._channels[destination] = Channel(destination, self._most_kinds)
             if len(self._channels) > self._most:
                 self._channels.popitem(last=False)
         else:

@@ -427,7 +427,7 @@ class Journal:
                 queued=self._queued.get(origin),
             ),
             steps_omitted=length - len(kept),
-            failures=transition.failures,
+            failures=_failures(transition, opening),
             rate=(transition.failures - 1) / span if span > 0 else None,
             opened_at=self._calendar(),
             opened_secs=self._clock(),
@@ -589,6 +589,15 @@ class Journal:
             advice=advice,
             call=outage.call,
         )
+
+
+def _failures(transition: Transition, opening: Opening) -> int:
+    """How many failures opened a circuit: those in its window, or those of the chain."""
+    if opening.link is not None and opening.trigger is Trigger.RECURSION:
+        return max(transition.failures, opening.link.failures)
+    if opening.link is not None and opening.trigger is Trigger.LOG_ECHO:
+        return max(opening.link.echoes, (opening.link.root or opening.link).echoed)
+    return transition.failures
 
 
 def _mode_of(outage: _Outage, mode: Mode) -> Mode:

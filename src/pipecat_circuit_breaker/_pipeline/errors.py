@@ -7,8 +7,9 @@
 """Where errors are reported: ``push_error_frame`` of each processor.
 
 pipecat calls the processor's own ``on_error`` handlers there, before the error
-travels and comes to any door. What they send is on account of the error, and
-they must not hear of one that feeds itself through them.
+travels and comes to any door; likewise handlers of its pushes, and a subclass
+that reports errors in its own way. What they send is on account of the error,
+and they must not hear of one that feeds itself through them.
 """
 
 from typing import Any, Protocol
@@ -58,7 +59,7 @@ def stand_at(processor: FrameProcessor, keeper: Keeper) -> Undo:
     push = processor.push_error_frame
 
     async def push_error_frame(error: ErrorFrame, *args: Any, **kwargs: Any) -> None:
-        if not releases.has_error_handlers(processor):
+        if not releases.hears_own_errors(processor):
             await push(error, *args, **kwargs)
             return
         lasting = releases.is_lasting(processor, error, *args, **kwargs)

@@ -428,7 +428,9 @@ class Guard:
         if link.passes is not None:
             return link.passes or door.hears_errors
         if door.hears_errors:
-            return True  # it is judged where it leaves those who have to hear it
+            # It is judged where it leaves those who have to hear it.
+            self._breaker.note_deep(link)
+            return True
         return self._judge_error(frame, link)
 
     def _judge_error(self, frame: ErrorFrame, link: Link) -> bool:
@@ -449,7 +451,7 @@ class Guard:
     def may_hear(
         self, processor: FrameProcessor, error: ErrorFrame, *, lasting: bool
     ) -> Link | bool:
-        """Whether a processor's own ``on_error`` handlers may hear of its error.
+        """Whether a processor's own handlers may hear of its error.
 
         They hear all but those that recur: a handler that answers each of them
         makes the next. Others may be counted there, for a reason of the application's.

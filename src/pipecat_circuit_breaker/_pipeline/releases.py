@@ -129,10 +129,16 @@ def is_usable(processor: FrameProcessor) -> bool:
     return bool(getattr(processor, "is_usable", True))
 
 
-def has_error_handlers(processor: FrameProcessor) -> bool:
-    """Whether anybody listens to a processor's own ``on_error`` event."""
-    event = processor._event_handlers.get("on_error")
-    return event is not None and bool(event.handlers)
+#: Events of a processor that come where it pushes an error, before or without any door.
+_AT_A_PUSH = ("on_error", "on_before_push_frame", "on_after_push_frame")
+
+
+def hears_own_errors(processor: FrameProcessor) -> bool:
+    """Whether anybody hears of a processor's error where it is reported, before it travels."""
+    if type(processor).push_error_frame is not FrameProcessor.push_error_frame:
+        return True
+    events = (processor._event_handlers.get(name) for name in _AT_A_PUSH)
+    return any(event is not None and event.handlers for event in events)
 
 
 def is_lasting(
