@@ -76,9 +76,9 @@ async def test__two_kinds_cannot_be_serialised__every_other_message_arrives(guar
         for n in range(40):
             for kind in bad:
                 for _ in range(3):
-                    await worker.queue_frame(message(kind))
+                    await worker.queue_frame(message(kind, n))
             await settle(60)
-            await worker.queue_frame(message("transcript", n=n))
+            await worker.queue_frame(message("transcript", n))
             await settle(60)
 
     assert [m["n"] for m in output.sent if m["type"] == "transcript"] == [*range(40)]
