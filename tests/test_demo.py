@@ -146,10 +146,10 @@ def test__contained__child_hangs__each_stage_is_told_until_it_is_given_up(
     silent_child, monkeypatch
 ):
     monkeypatch.setattr(contained, "SNAPSHOT_SECS", 0.02)
-    monkeypatch.setattr(contained, "GRACE_SECS", 0.1)
+    monkeypatch.setattr(contained, "GRACE_SECS", 0.4)
     told = []
 
-    outcome = contained._follow(silent_child, 0.1, 0.1, lambda *progress: told.append(progress))
+    outcome = contained._follow(silent_child, 0.4, 0.4, lambda *progress: told.append(progress))
 
     assert [*dict.fromkeys(stage for stage, _ in told)] == [*Stage]
     assert told[-1][1].sends == 7
