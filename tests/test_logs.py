@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import portalocker
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -674,12 +675,9 @@ def test__bad_log_file__is_refused_with_its_value(tmp_path, name, value):
 
 
 def sizes(folder, pattern="*"):
-    found = []
-    for path in folder.glob(pattern):
-        # Another thread rotates.
-        with contextlib.suppress(FileNotFoundError):
-            found.append(path.stat().st_size)
-    return found
+    # Another thread moves files, but for as long as somebody else has the lock.
+    with portalocker.Lock(folder / "bot.log.lock", "ab", check_interval=0.001):
+        return [path.stat().st_size for path in folder.glob(pattern)]
 
 
 @pytest.mark.parametrize("enqueue", [False, True])

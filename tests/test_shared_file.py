@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import portalocker
@@ -33,12 +34,7 @@ def kept(path):
 
 
 def taken(folder):
-    total = 0
-    for path in folder.iterdir():
-        # Another process deletes.
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size
-    return total
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 # Processes.
@@ -74,12 +70,14 @@ def writers(count, lines, **options):
 
 
 def wait(processes, folder, max_bytes):
-    """Wait for them, and look at the disk meanwhile."""
-    looks = 0
-    while any(process.poll() is None for process in processes):
-        assert taken(folder) <= max_bytes
+    """Wait for them, and look at the disk meanwhile, at instants in which nobody moves a file."""
+    looks, are_running = 0, True
+    while are_running:
+        are_running = any(process.poll() is None for process in processes)
+        with portalocker.Lock(folder / "bot.log.lock", "ab", timeout=60, check_interval=0.001):
+            assert taken(folder) <= max_bytes
         looks += 1
-    assert taken(folder) <= max_bytes
+        time.sleep(0.005)
     return looks
 
 
