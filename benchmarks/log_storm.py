@@ -7,16 +7,20 @@
 
 """A million identical and a million varied error lines: what is written, and what it costs.
 
-Run it with ``python benchmarks/log_storm.py`` (a minute and a half); it prints two tables and exits
-with 1 if a promise is broken.
+Run it with ``python benchmarks/log_storm.py`` (three minutes); it prints every figure of docs/logs.md
+and exits with 1 if a promise is broken.
 """
 
 import argparse
+import contextlib
+import io
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
+import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -184,6 +188,179 @@ def cost(say: Callable[[int], str], folder: Path, rounds: int, batch: int) -> Co
     return Cost(**medians, share=statistics.median(part / whole for part, whole in rounds_apart))
 
 
+def words(number: int) -> str:
+    """A text of four words that no other number has, and that is as long as a line of `LINES`."""
+    letters = f"{number:08}".translate(str.maketrans("0123456789", "ghijklmnop"))
+    return f"Output#0 exception (base.py:413): the {letters} is {letters[::-1]}"
+
+
+def new_kind(rounds: int, batch: int) -> float:
+    """Microseconds that the filter takes for a line unlike any before it, a median."""
+    storm_filter = StormFilter(max_kinds=rounds * batch)
+    records: list[Any] = []
+    sink = logger.add(lambda message: records.append(message.record))
+    logger.error("a line")
+    logger.remove(sink)
+    took = []
+    for turn in range(rounds):
+        lines = [{**records[0], "message": words(turn * batch + n)} for n in range(batch)]
+        begin = time.perf_counter()
+        for line in lines:
+            storm_filter(line)
+        took.append((time.perf_counter() - begin) / batch * 1e6)
+    return statistics.median(took)
+
+
+def memory() -> float:
+    """Megabytes that a filter with 1,000 kinds of 700 characters each holds."""
+    storm_filter = StormFilter()
+    sink = logger.add(lambda message: None, filter=storm_filter)
+    tracemalloc.start()
+    for n in range(1_000):
+        logger.error(words(n) + " and so on" * 65)
+    held = tracemalloc.get_traced_memory()[0] / 1e6
+    tracemalloc.stop()
+    logger.remove(sink)
+    return held
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a line that passes costs the one who logs it to a file of `add_log_file`.
+
+    Parameters:
+        median: Microseconds.
+        slowest: Milliseconds.
+        moved: How often the file was full and moved aside meanwhile, by whichever process.
+    """
+
+    median: float
+    slowest: float
+    moved: int
+
+
+def called(folder: Path, lines: int, *, enqueue: bool, others: int = 0) -> Called:
+    """Log lines that all pass, a few at a time, and time each call.
+
+    Args:
+        folder: Where to, an empty folder.
+        lines: Lines to log.
+        enqueue: As in `add_log_file`.
+        others: Processes that write to the same file meanwhile, as fast as they can.
+    """
+    context = multiprocessing.get_context("spawn")
+    ready, over = context.Semaphore(0), context.Event()
+    processes = [
+        context.Process(target=keep_writing, args=(folder, ready, over)) for _ in range(others)
+    ]
+    for process in processes:
+        process.start()
+    for _ in processes:
+        ready.acquire()
+    sink = shared_file(folder, enqueue=enqueue)
+    took = []
+    for n in range(lines):
+        begin = time.perf_counter()
+        logger.debug(LINES["a number"](n))
+        took.append(time.perf_counter() - begin)
+        if n % 20 == 0:
+            # A queue of loguru's holds 64 KiB, and then makes wait.
+            logger.complete()
+    logger.remove(sink)
+    over.set()
+    for process in processes:
+        process.join()
+    newest = max((int(path.stem.split(".")[1]) for path in folder.glob("bot.0*.log")), default=0)
+    return Called(statistics.median(took) * 1e6, max(took) * 1e3, newest)
+
+
+def compressed(folder: Path) -> float:
+    """Milliseconds for which loguru holds up who logs while it compresses 10 MB, in its own thread.
+
+    Args:
+        folder: Where to, an empty folder.
+    """
+    full = folder / "bot.log"
+    full.write_text("".join(f"{LINES['an id'](n)}\n" for n in range(10 * MAX_BYTES // 98)))
+    sink = logger.add(full, rotation=full.stat().st_size, compression="gz", enqueue=True)
+    slowest = 0.0
+    for n in range(1_000):
+        begin = time.perf_counter()
+        logger.debug(LINES["a number"](n))
+        slowest = max(slowest, time.perf_counter() - begin)
+        time.sleep(0.002)
+    logger.remove(sink)
+    return slowest * 1e3
+
+
+def keep_writing(folder: Path, ready: Any, over: Any) -> None:
+    """Write to the file of `called` until it is over; a process of its own."""
+    logger.remove()
+    shared_file(folder, enqueue=False)
+    ready.release()
+    n = 0
+    while not over.is_set():
+        n += 1
+        logger.debug(LINES["a number"](n))
+
+
+def shared_file(folder: Path, *, enqueue: bool) -> int:
+    """Add the file that `called` and its processes write to."""
+    return add_log_file(folder / "bot.log", max_bytes=10 * MAX_BYTES, enqueue=enqueue)
+
+
+def full_disk(lines: int, storm_filter: StormFilter | None) -> tuple[int, int, float]:
+    """Log to a disk that is full.
+
+    Args:
+        lines: Lines to log.
+        storm_filter: The filter of the sink, if any.
+
+    Returns:
+        The reports that loguru wrote to stderr, their bytes, and milliseconds per line.
+    """
+    sink = logger.add("/dev/full", filter=storm_filter)
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        begin = time.perf_counter()
+        for n in range(lines):
+            logger.error(LINES["a number"](n))
+        took = time.perf_counter() - begin
+    with contextlib.suppress(OSError):
+        logger.remove(sink)
+    reports = stderr.getvalue().count("--- Logging error")
+    return reports, len(stderr.getvalue()), took / lines * 1e3
+
+
+def print_others(rounds: int) -> None:
+    """Print what has no table."""
+    print("\nA line that passes, for the one who logs it:\n")
+    for title, enqueue, others in (
+        ("enqueue=False", False, 0),
+        ("enqueue=True", True, 0),
+        ("enqueue=False, three more processes", False, 3),
+        ("enqueue=True, three more processes", True, 3),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            out = called(Path(folder), 1_000 * rounds, enqueue=enqueue, others=others)
+        print(
+            f"{title:<36}{out.median:>8.0f} us, the slowest {out.slowest:.1f} ms, "
+            f"moved aside {out.moved} times",
+            flush=True,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        held_up = compressed(Path(folder))
+    print(f"{'loguru alone, which compresses 10 MB':<36}{'':>12}the slowest {held_up:.1f} ms")
+    print(f"\na line of a new kind, the filter alone: {new_kind(rounds, BATCH // 10):.1f} us")
+    print(f"a filter with 1,000 kinds: {memory():.1f} MB")
+    if Path("/dev/full").exists():
+        for title, storm_filter in (("without", None), ("with", StormFilter())):
+            reports, size, ms = full_disk(2_000, storm_filter)
+            print(
+                f"a full disk, 2,000 lines {title} the filter: {reports:,} reports of "
+                f"{size / reports:,.0f} bytes, {ms:.2f} ms a line"
+            )
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -220,6 +397,8 @@ def main() -> None:
         )
         if took.share > MAX_COST[name]:
             broken.append(f"{name}: a line costs {took.share:.1%} of a written one in the filter")
+
+    print_others(options.rounds)
 
     for line in broken:
         print(f"broken: {line}")

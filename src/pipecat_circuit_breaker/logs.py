@@ -29,6 +29,7 @@ from weakref import WeakSet
 from loguru import logger
 
 from pipecat_circuit_breaker._core.text import one_line, template
+from pipecat_circuit_breaker._shared_file import SharedFile
 
 _LINE_CHARS = 256
 _SAMPLE_CHARS = 200
@@ -76,7 +77,9 @@ class StormFilter:
     In each interval it lets the first lines of a kind through, and then one
     line that says how many more there were. Lines are of one kind if they have
     one place (module and line), one level, and one message once all that varies
-    (numbers, ids, times, addresses) is taken out of it.
+    (numbers, ids, times, addresses) is taken out of it. Lines below ``WARNING``
+    all pass, unless another ``level`` is asked for: a healthy bot repeats itself
+    with every turn.
 
     Give one filter to several sinks and all of them get the same lines, each
     counted once. A sink without a filter gets every line, and the summaries.
@@ -98,6 +101,7 @@ class StormFilter:
         *,
         first: int = 5,
         interval_secs: float = 60.0,
+        level: str | int = "WARNING",
         max_kinds: int = 1_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -107,16 +111,19 @@ class StormFilter:
             first: Lines of a kind that pass in each interval, 1 to 10,000.
             interval_secs: Length of an interval in seconds, above 0. It begins
                 with the first line of its kind.
+            level: The lowest level at which lines are held back, by its name or
+                number, 0 and up; lines below it all pass.
             max_kinds: Kinds that are kept at most, 1 to 100,000. Beyond it the
                 interval that began first ends early, and its summary is written.
             clock: Returns monotonic seconds; for tests.
 
         Raises:
-            ValueError: A value is out of range or no number; the message names
-                it and what was expected.
+            ValueError: A value is out of range, no number or no level; the
+                message names it and what was expected.
         """
         self._first = _whole("first", first, 10_000)
         self._interval_secs = _seconds("interval_secs", interval_secs)
+        self._level = _level_number("level", level)
         self._max_kinds = _whole("max_kinds", max_kinds, 100_000)
         if not callable(clock):
             raise ValueError(f"clock: expected a function, got {clock!r}")
@@ -143,6 +150,7 @@ class StormFilter:
             StormFilter,
             first=self._first,
             interval_secs=self._interval_secs,
+            level=self._level,
             max_kinds=self._max_kinds,
             clock=self._clock,
         )
@@ -182,29 +190,32 @@ class StormFilter:
         self._tell()
 
     def _judge(self, record: dict[str, Any]) -> bool:
-        line = record["message"][:_LINE_CHARS].encode("utf-8", "replace")
-        name, number, level = record["name"], record["line"], record["level"].no
         lock = self._lock
         lock.acquire()
         try:
             now = self._clock()
             if now >= self._due:
                 self._end_intervals(now)
-            # Most of a storm's lines differ in digits alone.
-            kind = self._sketches.get((name, number, level, line.translate(None, _DIGITS)))
-            if kind is None or kind.left < 0:
-                kind = self._kind(record, (name, number, level), line, now)
-            passes = kind.left > 0
-            if passes:
-                kind.left -= 1
-            else:
-                kind.more += 1
-                kind.last = now
+            passes = record["level"].no < self._level or self._count(record, now)
         finally:
             lock.release()
         if self._has_news:
             self._tell()
         return passes
+
+    def _count(self, record: dict[str, Any], now: float) -> bool:
+        line = record["message"][:_LINE_CHARS].encode("utf-8", "replace")
+        name, number, level = record["name"], record["line"], record["level"].no
+        # Most of a storm's lines differ in digits alone.
+        kind = self._sketches.get((name, number, level, line.translate(None, _DIGITS)))
+        if kind is None or kind.left < 0:
+            kind = self._kind(record, (name, number, level), line, now)
+        if kind.left > 0:
+            kind.left -= 1
+            return True
+        kind.more += 1
+        kind.last = now
+        return False
 
     def _kind(self, record: dict[str, Any], place: Any, line: bytes, now: float) -> _Kind:
         # Nearly all others differ in words with a digit in them. To find those
@@ -311,22 +322,27 @@ def add_log_file(
 ) -> int:
     """Log to a file that neither a storm nor a year can let grow beyond a bound.
 
-    Loguru rotates the file, compresses what it rotates, and deletes the oldest.
-    Each file holds ``max_bytes / (files + 2)`` bytes: beside the compressed ones
-    there are the one that is written and, for a moment, the one that is being
-    compressed. A single line longer than that is written all the same.
+    Any number of processes of one machine may log to it, each by a call of its
+    own with the same settings: no line is lost, and the bound holds for all of
+    them together. What is full is moved to ``bot.000001.log``,
+    ``bot.000002.log`` and so on, and the oldest are deleted.
+
+    Loguru's own sinks stay: one at stderr that lets everything through is there
+    from the start, until ``logger.remove()``.
 
     Args:
-        path: The file. Best in a directory of its own: rotated files lie beside
-            it, and loguru deletes by name (``bot.*.log*`` for ``bot.log``).
+        path: The file. A ``.lock`` lies beside it.
         level: The lowest level that is written.
-        max_bytes: What all files together take at most, 10,000 and up.
-        files: Compressed files that are kept, 1 to 1,000.
+        max_bytes: What all files together take at most, 10,000 and up. A single
+            line longer than that is written all the same.
+        files: In how many parts the lines before those of the file itself are
+            kept, 1 to 1,000. A part is deleted at once.
         storm_filter: The filter, or a function that asks it; by default a
             `StormFilter` with its defaults.
-        enqueue: Whether a thread of its own writes and compresses, so that the
-            event loop never waits for the disk.
-        **options: Anything else that ``logger.add`` takes for a file.
+        enqueue: Whether a thread of its own writes, so that the event loop does
+            not wait for the disk.
+        **options: Anything else that ``logger.add`` takes for a function:
+            ``format``, ``serialize``, ``backtrace`` and so on.
 
     Returns:
         The number of the sink, for ``logger.remove``. Call ``flush`` of the
@@ -336,24 +352,21 @@ def add_log_file(
     Raises:
         ValueError: A value is out of range; the message names it and what was
             expected.
+        OSError: The file cannot be written.
     """
     if "{" in str(path):
         raise ValueError(
             f"path: expected a fixed name, got {str(path)!r}; a new name at each start would "
-            "never be deleted"
+            "never be deleted, and one file serves all processes"
         )
     _whole("files", files, 1_000)
     if type(max_bytes) is not int or max_bytes < 10_000:
         raise ValueError(f"max_bytes: expected a whole number from 10,000, got {max_bytes!r}")
     return logger.add(
-        Path(path),
+        SharedFile(Path(path), max_bytes=max_bytes, files=files).write,
         level=level,
         filter=StormFilter() if storm_filter is None else storm_filter,
         enqueue=enqueue,
-        rotation=max_bytes // (files + 2),
-        retention=files,
-        compression="gz",
-        errors="backslashreplace",
         **options,
     )
 
@@ -365,6 +378,14 @@ def _level(level: Any) -> str | int:
     except ValueError:
         return int(level.no)
     return name
+
+
+def _level_number(name: str, value: Any) -> int:
+    with suppress(ValueError, TypeError):
+        number = logger.level(value).no if isinstance(value, str) else value
+        if type(number) is int and number >= 0:
+            return number
+    raise ValueError(f"{name}: expected a level's name or its number from 0, got {value!r}")
 
 
 def _whole(name: str, value: Any, most: int) -> int:

@@ -6,7 +6,9 @@
 
 """The processor that users insert into their pipeline."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,6 +22,7 @@ from pipecat.processors.frame_processor import (
 )
 from pipecat.processors.frameworks.rtvi import RTVIServerMessageFrame
 from pipecat.transports.base_transport import BaseTransport
+from pipecat.utils.base_object import BaseObject
 
 from pipecat_circuit_breaker._core.breaker import Breaker
 from pipecat_circuit_breaker._core.circuits import Mode
@@ -46,6 +49,9 @@ _PARENTS = {"name", "metrics"}
 
 #: Frames that a processor has to handle itself; it is between them that it runs.
 _OWN = (StartFrame, EndFrame, CancelFrame, StopFrame)
+
+#: How long handlers of the last events may take before the pipeline is over without them.
+_LAST_HANDLERS_SECS = 5.0
 
 #: Incidents that are kept.
 _KEPT_INCIDENTS = 100
@@ -267,6 +273,10 @@ class CircuitBreakerProcessor(FrameProcessor):
 
     async def _left(self) -> None:
         await self._call_event_handler("on_guard_left")
+        # Pipecat has waited for handlers before those of the incidents that end only here were
+        # called, and the process may be over with its pipeline.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(BaseObject.cleanup(self), _LAST_HANDLERS_SECS)
 
     def queue_frame(
         self,
