@@ -13,7 +13,8 @@ def clock() -> Clock:
 
 @pytest.fixture(autouse=True)
 def quiet_log():
-    """Each test adds the sinks that it counts with."""
+    """Each test adds the sinks that it counts with, and leaves none of its own settings."""
     logger.remove()
     yield
     logger.remove()
+    logger.configure(extra={})
