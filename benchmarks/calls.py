@@ -42,7 +42,12 @@ _PARAMS = CircuitBreakerParams()
 _OWN = str(Path(pipecat_circuit_breaker.__file__).parent) + "/"
 
 # What the core is given to call, whoever makes it; a clock is nobody's of these files.
-_INJECTED = {"Guard._draw_cooldown", "Guard._draw_channel_cooldown", "Guard._gives_up"}
+_INJECTED = {
+    "Guard._draw_cooldown",
+    "Guard._draw_channel_cooldown",
+    "Guard._gives_up",
+    "Guard._call",
+}
 
 
 @dataclass(frozen=True)

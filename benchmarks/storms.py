@@ -12,7 +12,7 @@ import asyncio
 from dataclasses import asdict
 
 from benchmarks.result import Effort, Row, Section, Value
-from pipecat_circuit_breaker import CircuitBreakerParams
+from pipecat_circuit_breaker import CircuitBreakerParams, Mode
 from pipecat_circuit_breaker.demo.chains import CHAINS
 from pipecat_circuit_breaker.demo.contained import run_contained
 from pipecat_circuit_breaker.demo.run import Outcome
@@ -44,10 +44,8 @@ async def measure(effort: Effort) -> Section:
     results: dict[str, dict[str, Outcome]] = {}
     for name in _FEW if effort.quick else CHAINS:
         results[name] = {
-            key: await asyncio.to_thread(
-                run_contained, name, protected=key == "with", duration=seconds
-            )
-            for key in ("without", "with")
+            key: await asyncio.to_thread(run_contained, name, mode=mode, duration=seconds)
+            for key, mode in (("without", None), ("with", Mode.GUARD))
         }
     rows = [_row(name, pair["without"], pair["with"]) for name, pair in results.items()]
     guarded = [pair["with"] for pair in results.values()]

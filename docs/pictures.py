@@ -90,13 +90,18 @@ def draw_terminal(incident: Incident) -> None:
 
 
 def draw_page(incident: Incident) -> None:
-    """Take a picture of the page in Chromium."""
+    """Take a picture of the page."""
+    draw_html(page([incident]), IMAGES / "incident-page.png", width=PAGE_WIDTH)
+
+
+def draw_html(html: str, file: Path, *, width: int, scale: float = 1.0) -> None:
+    """Take a picture of a page in Chromium, down to where the page ends."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("expected chromium or google-chrome on the PATH, got neither")
     with tempfile.TemporaryDirectory() as directory:
-        html, shot = Path(directory, "incident.html"), Path(directory, "page.png")
-        html.write_text(page([incident]), encoding="utf-8")
+        source, shot = Path(directory, "page.html"), Path(directory, "page.png")
+        source.write_text(html, encoding="utf-8")
         subprocess.run(
             [
                 chromium,
@@ -108,9 +113,10 @@ def draw_page(incident: Incident) -> None:
                 "--disable-sync",
                 "--hide-scrollbars",
                 f"--user-data-dir={directory}/profile",
-                f"--window-size={PAGE_WIDTH},{TALLEST}",
+                f"--window-size={width},{TALLEST}",
+                f"--force-device-scale-factor={scale}",
                 f"--screenshot={shot}",
-                html.as_uri(),
+                source.as_uri(),
             ],
             check=True,
             capture_output=True,
@@ -118,11 +124,11 @@ def draw_page(incident: Incident) -> None:
         )
         image = Image.open(shot).convert("RGB")
     # A window is a little taller than the page in it; the page ends where its background begins.
-    image = image.crop((0, 0, image.width, image.height - 200))
+    image = image.crop((0, 0, image.width, image.height - round(200 * scale)))
     background = Image.new("RGB", image.size, image.getpixel((0, 0)))
     _, top, _, bottom = ImageChops.difference(image, background).getbbox()
     image = image.crop((0, 0, image.width, bottom + top))
-    image.quantize(128, dither=Image.Dither.NONE).save(IMAGES / "incident-page.png", optimize=True)
+    image.quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def main() -> None:

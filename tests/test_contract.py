@@ -65,7 +65,8 @@ def breaker_with(clock, **params):
 
 async def test__one_output_dead_one_alive__live_client_gets_every_message_once_in_order(clock):
     left, right = Output(dead), Output()
-    async with running(breaker_with(clock), ParallelPipeline([left], [right])) as worker:
+    breaker = CircuitBreakerProcessor(params=CircuitBreakerParams(clock=clock))
+    async with running(breaker, ParallelPipeline([left], [right])) as worker:
         for n in range(100):
             await worker.queue_frame(app_message(n))
             await settle(5)

@@ -30,7 +30,7 @@ def breaker_with(clock, **params):
 
 def told_by(breaker):
     told = []
-    for event in ("opened", "half_opened", "closed", "given_up"):
+    for event in ("opened", "reopened", "half_opened", "closed", "given_up"):
         breaker.add_event_handler(
             f"on_circuit_{event}", lambda _, incident, e=event: told.append((e, incident))
         )
@@ -262,7 +262,9 @@ async def test__give_up__continue__is_told_once_and_goes_on_probing(clock):
             clock.advance(5.0)
         given_up = [n for n, (event, _) in enumerate(told) if event == "given_up"]
         # Opened at 0, reopened at 5, 10 and 15: that is when 12 s are over.
-        assert [event for event, _ in told[: given_up[0] + 1]].count("opened") == 4
+        before = [event for event, _ in told[: given_up[0] + 1]]
+        assert (before.count("opened"), before.count("reopened")) == (1, 3)
+        assert all(incident.gave_up for incident in breaker.incidents)
         assert len(given_up) == 1
         output.fails = lambda message: None
         await worker.queue_frame(app_message())

@@ -1,6 +1,7 @@
 """What the breaker tells at once: a frame, a log line, and a message to a client that missed some."""
 
 import asyncio
+import os
 import socket
 
 import pytest
@@ -213,15 +214,27 @@ async def test__transitions__loguru_lines__carry_fields(clock):
         await storm_and_recovery(worker, output, clock)
     lines = [r["extra"] for r in records if "circuit_incident" in r["extra"]]
     assert [line["circuit_state"] for line in lines] == ["open", "half_open", "closed"]
+    call = told[0].call
+    assert call.process == os.getpid()
     assert lines == [
         {
             "circuit_origin": str(incident.origin),
             "circuit_state": incident.state.value,
+            "circuit_mode": "guard",
             "circuit_trigger": "errors",
             "circuit_incident": incident.id,
             "circuit_advice": incident.advice.kind.value,
             "circuit_held_errors": incident.held_errors,
             "circuit_held_messages": incident.held_messages,
+            "circuit_observed_errors": 0,
+            "circuit_observed_messages": 0,
+            "circuit_pipeline": call.pipeline,
+            "circuit_session": None,
+            "circuit_process": call.process,
+            "circuit_host": call.host,
+            "circuit_pipecat": call.pipecat,
+            "circuit_version": call.version,
+            "circuit_tags": {},
         }
         for incident in told
     ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import threading
 from weakref import ref
 
@@ -194,6 +195,8 @@ async def test__metrics__names_units_and_kinds(clock, telemetry):
         "openings": "{opening}",
         "closings": "{closing}",
         "held_frames": "{frame}",
+        "observed_frames": "{frame}",
+        "unsent_messages": "{frame}",
         "probes": "{probe}",
     }
     for name, metric in metrics.items():
@@ -350,6 +353,12 @@ async def test__incident__span__from_opening_to_closing(clock, telemetry):
         "openings": 2,
         "held_errors": incident.held_errors,
         "held_messages": incident.held_messages,
+        "observed_errors": 0,
+        "observed_messages": 0,
+        "mode": "guard",
+        "pipeline": incident.call.pipeline,
+        "host.name": incident.call.host,
+        "process.pid": os.getpid(),
         "ending": "recovered",
     }
     causes = [event for event in span.events if event.name == f"{NAME}.cause"]

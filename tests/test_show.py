@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from io import StringIO
@@ -24,7 +23,6 @@ from pipecat_circuit_breaker import (
     Probe,
     ProbeOutcome,
     Trigger,
-    cli,
 )
 from pipecat_circuit_breaker.demo.app import demo
 from pipecat_circuit_breaker.show.app import show
@@ -510,22 +508,6 @@ def test__show__page_cannot_be_written__one_line_and_code_2(run, tmp_path):
     assert result.exit_code == 2
     assert "No such file" in result.stderr
     assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("command", "extra"), [("show", "cli"), ("demo", "demo"), ("--help", "cli")]
-)
-def test__command_line__extra_not_installed__says_how_to_install_it(
-    command, extra, monkeypatch, capsys
-):
-    monkeypatch.setattr(sys, "argv", ["pipecat-circuit-breaker", command])
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
-
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == f"pip install 'pipecat-circuit-breaker[{extra}]'\n"
 
 
 def test__demo__json__its_incidents_can_be_shown():

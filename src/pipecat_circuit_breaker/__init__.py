@@ -10,9 +10,11 @@ from pipecat_circuit_breaker._core.circuit import CircuitState
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.frames import CircuitBreakerFrame
+from pipecat_circuit_breaker.health import Health
 from pipecat_circuit_breaker.incident import (
     Advice,
     AdviceKind,
+    Call,
     ChainStep,
     CircuitSnapshot,
     Ending,
@@ -28,6 +30,7 @@ from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
 __all__ = [
     "Advice",
     "AdviceKind",
+    "Call",
     "ChainStep",
     "CircuitBreakerFrame",
     "CircuitBreakerParams",
@@ -36,6 +39,7 @@ __all__ = [
     "CircuitState",
     "Ending",
     "GiveUpPolicy",
+    "Health",
     "Incident",
     "Mode",
     "Origin",

@@ -9,9 +9,10 @@
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipecat_circuit_breaker._core.circuit import CircuitState
+from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import Origin
 
 
@@ -106,7 +107,9 @@ class Advice(BaseModel):
     Parameters:
         kind: What it comes down to.
         processor: Name of the processor to look at first.
-        text: One or two sentences for a person.
+        text: A few sentences for a person: first what is known, then what to do.
+        is_guess: Whether ``kind`` goes by the words or the type of an error
+            alone; the text says so too.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -114,6 +117,33 @@ class Advice(BaseModel):
     kind: AdviceKind
     processor: str
     text: str
+    is_guess: bool = False
+
+
+class Call(BaseModel):
+    """Whose incident it is: one pipeline of one process, and what the application knows of it.
+
+    Parameters:
+        pipeline: Name of the worker that runs the pipeline.
+        session: The conversation's id, where the worker was given one
+            (``conversation_id=``); None otherwise.
+        process: The process's id on its host.
+        host: The host's name.
+        pipecat: Version of pipecat.
+        version: Version of this package.
+        tags: What the application says of it, see
+            :class:`~pipecat_circuit_breaker.CircuitBreakerProcessor`; at most 32.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    pipeline: str
+    session: str | None = None
+    process: int
+    host: str
+    pipecat: str
+    version: str
+    tags: dict[str, str] = Field(default_factory=dict)
 
 
 class ChainStep(BaseModel):
@@ -161,10 +191,12 @@ class CircuitSnapshot(BaseModel):
     Parameters:
         origin: Which processor failed, and how.
         state: The circuit's state.
+        mode: Its own mode, or else the breaker's.
         failures: Failures in the window.
         openings: How often it has opened in all.
-        held_errors: Errors held back since it last left the closed state.
-        held_messages: Messages held back since then, one for each channel.
+        held_errors: Errors held back since it last left the closed state, or
+            that would have been, where the mode was to observe.
+        held_messages: Messages likewise, one for each channel.
         probe_in_secs: Seconds until the next probe may go; None where none may.
     """
 
@@ -172,6 +204,7 @@ class CircuitSnapshot(BaseModel):
 
     origin: Origin
     state: CircuitState
+    mode: Mode = Mode.GUARD
     failures: int
     openings: int
     held_errors: int
@@ -190,8 +223,11 @@ class Totals(BaseModel):
         failures: Failures that were counted.
         openings: How often a circuit has opened, a failed probe's reopening included.
         closings: How often one has closed.
-        held_errors: Errors held back.
-        held_messages: Messages held back, one for each channel.
+        held_errors: Errors held back, or that would have been.
+        held_messages: Messages likewise, one for each channel.
+        observed_errors: How many of these errors were let through all the same,
+            because the mode was to observe.
+        observed_messages: How many of these messages were.
         unsent_messages: Messages that were not sent because nobody was connected.
         probes_passed: Probes that arrived.
         probes_failed: Probes that failed.
@@ -206,6 +242,8 @@ class Totals(BaseModel):
     closings: int = 0
     held_errors: int = 0
     held_messages: int = 0
+    observed_errors: int = 0
+    observed_messages: int = 0
     unsent_messages: int = 0
     probes_passed: int = 0
     probes_failed: int = 0
@@ -213,16 +251,20 @@ class Totals(BaseModel):
 
 
 class Incident(BaseModel):
-    """What happened from the moment in which a circuit opened until it closes again.
+    """One outage: what happened from the moment in which a circuit opened until all is closed again.
 
-    Each transition brings a newer copy with the same ``id``. A copy is immutable, bounded in size,
-    and the same after a journey through JSON:
+    Circuits that open on account of the same outage (a channel, the errors of its failed
+    deliveries, those that they set off) are one incident. It ends when the last of them closes, or
+    with its pipeline. Each transition brings a newer copy with the same ``id``. A copy is immutable,
+    bounded in size, and the same after a journey through JSON:
     ``Incident.model_validate_json(incident.model_dump_json())``.
 
     Parameters:
         id: The same in every copy, and unique.
         origin: Which processor failed, and how.
         state: The state that the circuit has just entered.
+        mode: The mode in force when this copy was made. What was held back, or
+            would have been, is told by the counts below.
         trigger: Why the circuit opened.
         is_channel: Whether the processor is one that delivers messages.
         chain: The chain of causes that opened it: its root first, last the
@@ -235,14 +277,18 @@ class Incident(BaseModel):
         ended_at: When it closed; None while it has not.
         ending: How it ended; None while it has not.
         openings: How often it has opened since, failed probes included.
-        held_errors: Errors held back since it opened.
-        held_messages: Messages held back since then, one for each channel.
+        held_errors: Errors held back since it opened, or that would have been.
+        held_messages: Messages likewise, one for each channel.
+        observed_errors: How many of these errors were let through all the same,
+            because the mode was to observe.
+        observed_messages: How many of these messages were.
         held_kinds: How many of those messages were of which kind, at most 32
             kinds; the rest is under ``other``.
         probes: The latest probes, at most 32.
         probe_in_secs: Seconds until the next probe may go; None where none may.
-        gave_up: Whether it is with this opening that ``give_up`` said to give up.
+        gave_up: Whether ``give_up`` has said since it opened to give up.
         advice: What to do.
+        call: Whose it is.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -250,6 +296,7 @@ class Incident(BaseModel):
     id: str
     origin: Origin
     state: CircuitState
+    mode: Mode = Mode.GUARD
     trigger: Trigger
     is_channel: bool
     chain: tuple[ChainStep, ...]
@@ -263,11 +310,14 @@ class Incident(BaseModel):
     openings: int
     held_errors: int
     held_messages: int
+    observed_errors: int = 0
+    observed_messages: int = 0
     held_kinds: dict[str, int]
     probes: tuple[Probe, ...]
     probe_in_secs: float | None
     gave_up: bool
     advice: Advice
+    call: Call | None = None
 
     @property
     def secs(self) -> float:
@@ -280,4 +330,25 @@ class Incident(BaseModel):
         if not self.held_messages:
             return "Nothing was held back from the client. Sound was not touched."
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.held_kinds.items())
-        return f"{self.held_messages} messages were held back ({kinds}). Sound was not touched."
+        return f"{held_in_words(self.held_messages, self.observed_messages, 'message')} ({kinds}). Sound was not touched."
+
+
+def held_in_words(held: int, observed: int, what: str) -> str:
+    """Say how many frames were held back, and how many would have been.
+
+    Args:
+        held: How many were, or would have been.
+        observed: How many of them were let through, because the mode was to observe.
+        what: What they are, in the singular.
+    """
+
+    def frames(count: int, verb: str) -> str:
+        return f"{count:,} {what}{'' if count == 1 else 's'} {verb} held back"
+
+    really = held - observed
+    if not observed:
+        return frames(held, "was" if held == 1 else "were")
+    would = frames(observed, "would have been")
+    if not really:
+        return f"{would} (observing: nothing was)"
+    return f"{frames(really, 'was' if really == 1 else 'were')}, {would} while only observing"

@@ -93,6 +93,9 @@ class CircuitBreakerParams(BaseModel):
             number of openings in a row without a recovery.
         channel_cooldown: The same for a channel that is down: seconds until
             one message is tried. By default 0.1 s, doubling up to 10 s.
+        absence_secs: Seconds for which nobody may be connected to a transport
+            that is watched, while the bot goes on sending, before that is told:
+            once, by one line of the log at WARNING. Above 0. It is no incident.
         probe_timeout_secs: Seconds after which a message that is the probe and
             has not reported (a send that hangs, a frame that an interruption
             dropped) counts as failed, above 0.
@@ -126,6 +129,7 @@ class CircuitBreakerParams(BaseModel):
     window_secs: Seconds = 10.0
     cooldown: Annotated[wait_base, BeforeValidator(_wait)] = DEFAULT_COOLDOWN
     channel_cooldown: Annotated[wait_base, BeforeValidator(_wait)] = DEFAULT_CHANNEL_COOLDOWN
+    absence_secs: Seconds = 60.0
     probe_timeout_secs: Seconds = 10.0
     give_up: Annotated[stop_base | None, BeforeValidator(_stop)] = None
     give_up_policy: GiveUpPolicy = GiveUpPolicy.CONTINUE

@@ -6,7 +6,7 @@
 
 """The processor that users insert into their pipeline."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,21 +22,27 @@ from pipecat.processors.frameworks.rtvi import RTVIServerMessageFrame
 from pipecat.transports.base_transport import BaseTransport
 
 from pipecat_circuit_breaker._core.breaker import Breaker
-from pipecat_circuit_breaker._core.circuit import CircuitState
 from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.journal import Change, News
 from pipecat_circuit_breaker._core.origin import Origin
+from pipecat_circuit_breaker._pipeline.call import Tags
 from pipecat_circuit_breaker._pipeline.clients import Clients
 from pipecat_circuit_breaker._pipeline.guard import Guard
 from pipecat_circuit_breaker._pipeline.releases import worker_of
 from pipecat_circuit_breaker.frames import CircuitBreakerFrame
+from pipecat_circuit_breaker.health import Health, health_of
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.params import CircuitBreakerParams
 
 _EVENTS = {
-    CircuitState.OPEN: "on_circuit_opened",
-    CircuitState.HALF_OPEN: "on_circuit_half_opened",
-    CircuitState.CLOSED: "on_circuit_closed",
+    Change.OPENED: "on_circuit_opened",
+    Change.REOPENED: "on_circuit_reopened",
+    Change.PROBED: "on_circuit_half_opened",
+    Change.CLOSED: "on_circuit_closed",
 }
+
+#: Arguments of pipecat's own processors that make sense for this one.
+_PARENTS = {"name", "metrics"}
 
 #: Frames that a processor has to handle itself; it is between them that it runs.
 _OWN = (StartFrame, EndFrame, CancelFrame, StopFrame)
@@ -63,13 +69,15 @@ class CircuitBreakerProcessor(FrameProcessor):
 
     Event handlers available:
 
-    - on_circuit_opened: Called when a circuit opens: its errors, and the
-      messages by which it would feed itself, are held back from here on.
-    - on_circuit_half_opened: Called when a probe is let through.
-    - on_circuit_closed: Called when a circuit has recovered.
+    - on_circuit_opened: Called once for each incident, when it begins: errors of the circuit, and
+      the messages by which it would feed itself, are held back from here on.
+    - on_circuit_closed: Called once for each incident, when it is over: it has recovered, or its
+      pipeline has come to an end; ``incident.ending`` says which.
+    - on_circuit_half_opened: Called in between, when a probe is let through.
+    - on_circuit_reopened: Called in between, when a probe has failed.
     - on_circuit_given_up: Called when ``give_up`` says so, before ``give_up_policy`` is applied.
-    - on_circuit_changed: Called in place, where the others are called in a task: at each change,
-      before them. Meant for instruments; a handler must not wait.
+    - on_circuit_changed: Called in place, where the others are called in a task: at each of these
+      changes, before them. Meant for instruments; a handler must not wait.
     - on_guard_left: Called in place when its pipeline is over, or before it guards another:
       ``totals`` say what has been counted in the end. The handler gets the breaker alone.
 
@@ -90,16 +98,34 @@ class CircuitBreakerProcessor(FrameProcessor):
     #: What it pushes itself is never on account of what it handles.
     only_hands_on = True
 
-    def __init__(self, *, params: CircuitBreakerParams | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, params: CircuitBreakerParams | None = None, tags: Tags = None, **kwargs: Any
+    ) -> None:
         """Initialize the circuit breaker.
 
         Args:
             params: Settings; the defaults suit a bot with one client.
-            **kwargs: Additional arguments passed to the parent class.
+            tags: Whose call it is, for people who read an incident: a mapping
+                of names to values, or a function of the worker that returns
+                one, asked when an incident begins. At most 32 of them, each
+                value at most ``max_text`` characters. They are in incidents,
+                log fields and spans, and not in metrics.
+            **kwargs: ``name`` and ``metrics``, passed to the parent class.
+
+        Raises:
+            TypeError: Anything else, which pipecat would ignore in silence.
         """
+        _refuse_unknown(kwargs)
+        if params is not None and not isinstance(params, CircuitBreakerParams):
+            raise TypeError(f"expected params=CircuitBreakerParams(...), got {params!r:.100}")
+        if tags is not None and not callable(tags) and not isinstance(tags, Mapping):
+            raise TypeError(
+                f"expected tags to be a mapping, or a function of the worker, got {tags!r:.100}"
+            )
         # Direct mode: a frame that passes here waits in no queue of ours.
         super().__init__(enable_direct_mode=True, **kwargs)
         self._params = params or CircuitBreakerParams()
+        self._tags = tags
         self._guard: Guard | None = None
         self._watched: list[Clients] = []
         # A subclass that handles frames itself has to see all of them.
@@ -139,6 +165,17 @@ class CircuitBreakerProcessor(FrameProcessor):
     def totals(self) -> tuple[Totals, ...]:
         """What has been counted since the pipeline was set up, for each kind of failure."""
         return self._guard.totals if self._guard else ()
+
+    def health(self) -> Health:
+        """How the pipeline is now, for a status or readiness endpoint: plain JSON types, small.
+
+        Example::
+
+            @app.get("/health")
+            async def health():
+                return breaker.health()
+        """
+        return health_of(self._guard)
 
     def watch(self, transport: BaseTransport) -> None:
         """Let a transport's own events say whether there is somebody to send to.
@@ -215,7 +252,9 @@ class CircuitBreakerProcessor(FrameProcessor):
         if self._guard is not None:
             await self._guard.leave()
         worker = worker_of(setup, self)
-        self._guard = Guard.join(worker, self._params, setup.observer, self._tell, self._left)
+        self._guard = Guard.join(
+            worker, self._params, setup.observer, self._tell, self._left, self._tags
+        )
         worker.add_event_handler("on_pipeline_finished", self._on_pipeline_finished)
         for clients in self._watched:
             await self._note_clients(clients)
@@ -263,13 +302,15 @@ class CircuitBreakerProcessor(FrameProcessor):
         if isinstance(frame, StartFrame):
             self._running = True
 
-    async def _tell(self, incident: Incident) -> None:
+    async def _tell(self, news: News) -> None:
+        incident = news.incident
         if incident.id not in self._incidents and len(self._incidents) >= _KEPT_INCIDENTS:
             del self._incidents[next(iter(self._incidents))]
         self._incidents[incident.id] = incident
         await self._call_event_handler("on_circuit_changed", incident)
-        await self._call_event_handler(_EVENTS[incident.state], incident)
-        if incident.gave_up:
+        if news.change in _EVENTS:
+            await self._call_event_handler(_EVENTS[news.change], incident)
+        if news.gives_up:
             await self._call_event_handler("on_circuit_given_up", incident)
         if self._running:
             plain = incident.model_dump(mode="json")
@@ -285,10 +326,12 @@ class CircuitBreakerProcessor(FrameProcessor):
             outage.open.add(incident.id)
             return
         outage.open.discard(incident.id)
-        outage.held_messages += incident.held_messages
+        outage.held_messages += incident.held_messages - incident.observed_messages
         if outage.open:
             return
         del self._outages[channel]
+        if incident.mode is Mode.OBSERVE and not outage.held_messages:
+            return  # nothing was held back, so there is nothing that the client has missed
         message = {
             "type": "circuit-closed",
             "secs": round((incident.ended_at - outage.began).total_seconds(), 3),
@@ -305,3 +348,16 @@ class CircuitBreakerProcessor(FrameProcessor):
         if self._guard is None:
             raise RuntimeError(f"{self}: expected a pipeline that runs, this one is not set up yet")
         await self._guard.control(step)
+
+
+def _refuse_unknown(kwargs: Mapping[str, Any]) -> None:
+    """Refuse what pipecat's processors take and ignore."""
+    for name, value in kwargs.items():
+        if name in CircuitBreakerParams.model_fields:
+            raise TypeError(
+                f"{name} is a setting: expected params=CircuitBreakerParams({name}={value!r:.100})"
+            )
+        if name not in _PARENTS:
+            raise TypeError(
+                f"expected params, tags, {', '.join(sorted(_PARENTS))}; got {name}={value!r:.100}"
+            )

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import Breaker
 from pipecat_circuit_breaker._core.causality import Causality
 from pipecat_circuit_breaker._core.circuit import (
@@ -191,7 +192,7 @@ class Bench:
         """All news, in order."""
         told = []
         while self.breaker.has_news:
-            told.append(self.breaker.take_news())
+            told.append(self.breaker.take_news().incident)
         return told
 
 
@@ -218,8 +219,9 @@ class Pages:
         for transition in transitions:
             self.journal.changed(guarded, transition, opening)
 
-    def open(self, guarded, trigger=Trigger.ERRORS, link=None, **more):
-        opening = Opening(trigger, link, **more)
+    def open(self, guarded, trigger=Trigger.ERRORS, link=None, failing_kinds=None):
+        channel = None if failing_kinds is None else ChannelFacts(failing_kinds)
+        opening = Opening(trigger, link, channel)
         for _ in range(3):
             self.write(guarded, guarded.circuit.fail(), opening)
         assert guarded.circuit.state is OPEN
@@ -240,7 +242,7 @@ class Pages:
     def news(self):
         told = []
         while self.journal.has_news:
-            told.append(self.journal.take())
+            told.append(self.journal.take(Mode.GUARD).incident)
         return told
 
     def states(self):

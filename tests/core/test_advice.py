@@ -3,7 +3,7 @@
 import pytest
 from core_parts import OUT, RTVI, TTS
 
-from pipecat_circuit_breaker._core.advice import Evidence, advise
+from pipecat_circuit_breaker._core.advice import ChannelFacts, Evidence, advise
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.incident import AdviceKind, Trigger
 
@@ -22,6 +22,8 @@ def ask(bench):
         chain=None,
         trigger=Trigger.ERRORS,
         failing_kinds=(),
+        delivered=0,
+        is_connected=None,
         answers=None,
         queued=None,
     ):
@@ -30,7 +32,8 @@ def ask(bench):
             last = bench.link(processor, before, origin=origin, text=text)
             last.category = category
             chain = last.chain()
-        return advise(Evidence(origin, trigger, chain, failing_kinds, answers or {}, queued))
+        channel = ChannelFacts(tuple(failing_kinds), delivered, is_connected)
+        return advise(Evidence(origin, trigger, chain, channel, answers or {}, queued))
 
     return ask
 

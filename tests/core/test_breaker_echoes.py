@@ -142,22 +142,27 @@ def test__transport_that_logs_while_it_delivers__nobody_forwards_it__is_healthy(
     assert bench.told() == []
 
 
-def test__echoes_of_many_sends__twice_repeated_each__are_counted_within_the_window(
-    bench, forwarder
-):
-    # Never deep, but often: as many as are too many open it.
-    for _ in range(2):
-        echo = bench.message()
-        echo.echoes, echo.is_echo = 2, True
-        assert forwarder.send("nothing that is quoted", link=echo)[1]
-    assert bench.state(LOG_ECHO, OUT) is CLOSED
-    bench.clock.advance(WINDOW)
+def repeated(bench, root=None):
+    """A message that repeats what sending a repetition has logged."""
+    echo = bench.message()
+    echo.echoes, echo.is_echo, echo.root = 2, True, root
+    return echo
+
+
+def test__echoes_of_many_sends__each_ends_by_itself__are_no_loop(bench, forwarder):
+    for _ in range(20):
+        assert forwarder.send("nothing that is quoted", link=repeated(bench))[1]
+    assert bench.state(LOG_ECHO, OUT) is None
+
+
+def test__echoes_of_one_message__never_deep_but_many__are_a_loop(bench, forwarder):
+    root = bench.message()
     for n in range(3):
-        echo = bench.message()
-        echo.echoes, echo.is_echo = 2, True
-        assert forwarder.send("nothing that is quoted", link=echo)[1] is (n < 2)
+        assert forwarder.send("nothing that is quoted", link=repeated(bench, root))[1] is (n < 2)
     assert bench.state(LOG_ECHO, OUT) is OPEN
-    assert [t.failures for t in bench.breaker.totals] == [5]
+    assert [t.failures for t in bench.breaker.totals] == [1]
+    (incident,) = bench.told()
+    assert incident.failures == 3
 
 
 def test__loop_is_open__messages_that_are_no_echoes_pass(bench, forwarder):
@@ -187,7 +192,7 @@ def test__loop__its_probe_is_repeated__reopens(bench, forwarder):
     assert [i.state for i in bench.told()] == [HALF_OPEN, OPEN]
 
 
-def test__loop__its_probe_is_repeated_by_what_is_older__decides_nothing(bench, forwarder):
+def test__loop__its_probe_is_told_by_what_is_older__decides_nothing(bench, forwarder):
     begun(bench, forwarder)
     before = bench.message()
     bench.clock.advance(1.0)

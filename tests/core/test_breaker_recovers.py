@@ -339,7 +339,7 @@ def test__channel__failure_from_before_the_opening__is_void_after_closing(clock)
     bench.send(ok=True)
     slow.failed()
     assert bench.channel_state() is CLOSED
-    assert bench.output.failing_kinds == ()
+    assert bench.output.facts.failing_kinds == ()
 
 
 def test__channel__probe_reports_after_it_timed_out__is_void(bench):

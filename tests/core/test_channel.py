@@ -8,19 +8,19 @@ from pipecat_circuit_breaker._core.channel import Channel, Output
 
 @pytest.fixture
 def channel():
-    return Channel("ann")
+    return Channel("ann", most_kinds=3)
 
 
 @pytest.fixture
 def output():
-    return Output(OUT.id, max_errors=12, window_secs=10.0, most=3)
+    return Output(OUT.id, max_errors=12, most_kinds=3, window_secs=10.0, most=3)
 
 
 def test__new_channel__nothing_was_sent__nothing_is_known_against_it(channel):
     assert channel.destination == "ann"
-    assert (channel.guarded, channel.kind, channel.generation, channel.successes) == (
+    assert (channel.guarded, channel.kinds, channel.generation, channel.successes) == (
         None,
-        None,
+        set(),
         0,
         0,
     )
@@ -40,17 +40,25 @@ def test__tries__one_kind_fails__another_kind_may_still_get_through(channel):
     assert not channel.tries("bad")
 
 
-def test__tries__two_kinds_fail_with_no_success_between__none(channel):
+def test__tries__few_kinds_fail__each_that_has_not_may_still_get_through(channel):
     channel.failed("app")
     channel.failed("error")
+    assert channel.tries("other")
+    assert not channel.tries("app")
+    assert not channel.tries("error")
+
+
+def test__tries__as_many_kinds_fail_as_speak_against_the_channel__none(channel):
+    for kind in ("app", "error", "chat", "app"):
+        channel.failed(kind)
     assert not channel.tries("other")
     assert not channel.tries("app")
 
 
-def test__tries__two_kinds_have_failed__one_of_them_alone_after__still_none(channel):
-    for kind in ("app", "error", "app", "app"):
-        channel.failed(kind)
-    assert not channel.tries("error")
+def test__failed__kinds_without_end__few_are_kept(channel):
+    for n in range(100):
+        channel.failed(str(n))
+    assert len(channel.kinds) == 3
 
 
 def test__tries__a_success_between__the_row_begins_anew(channel):
@@ -67,7 +75,7 @@ def test__delivered__notes_how_many_and_ends_the_failures(channel):
     channel.delivered()
     assert channel.has_delivered
     assert not channel.has_failed
-    assert channel.kind is None
+    assert channel.kinds == set()
     assert channel.successes == 2
 
 
@@ -88,7 +96,7 @@ def test__new_output__is_connected_and_has_not_ended(output):
     assert output.is_connected is True
     assert output.has_ended is False
     assert output.is_reachable
-    assert output.failing_kinds == ()
+    assert output.facts.failing_kinds == ()
     assert output.unreached == 0
     assert output.whole.destination is None
 
@@ -144,7 +152,7 @@ def test__channels__more_destinations_than_are_kept__the_one_to_all_stays_while_
 def test__failing_kinds__are_told_with_the_latest_last(output):
     for kind in ("a", "b", "c", "a"):
         output.failed(kind)
-    assert output.failing_kinds == ("b", "c", "a")
+    assert output.facts.failing_kinds == ("b", "c", "a")
 
 
 def test__failing_kinds__one_gets_through__it_fails_no_longer(output):
@@ -152,13 +160,13 @@ def test__failing_kinds__one_gets_through__it_fails_no_longer(output):
     output.failed("b")
     output.delivered("a")
     output.delivered("never failed")
-    assert output.failing_kinds == ("b",)
+    assert output.facts.failing_kinds == ("b",)
 
 
 def test__failing_kinds__without_end__the_latest_64_are_kept(output):
     for n in range(65):
         output.failed(str(n))
-    assert output.failing_kinds == tuple(str(n) for n in range(1, 65))
+    assert output.facts.failing_kinds == tuple(str(n) for n in range(1, 65))
 
 
 def test__let_go__a_circuit_is_no_more__its_channels_begin_anew(output, clock):

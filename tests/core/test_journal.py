@@ -16,6 +16,7 @@ from core_parts import (
 )
 
 from pipecat_circuit_breaker._core.circuit import Reason
+from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.journal import Opening, log_fields, log_line
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.incident import AdviceKind, Ending, ProbeOutcome, Trigger
@@ -27,7 +28,7 @@ from pipecat_circuit_breaker.incident import AdviceKind, Ending, ProbeOutcome, T
 
 def test__new__nothing_has_happened__there_is_nothing_to_read(pages):
     assert not pages.journal.has_news
-    assert pages.journal.open_incidents == ()
+    assert pages.journal.open_incidents(Mode.GUARD) == ()
     assert pages.journal.totals == ()
 
 
@@ -71,9 +72,7 @@ def test__opening__one_failure__has_no_rate(pages, clock):
 def test__opening__of_an_output__says_so_and_which_kinds_fail(pages):
     guarded = pages.channel()
     link = pages.bench.message(text="chat")
-    pages.open(
-        guarded, Trigger.CHANNEL_DOWN, link, failing_kinds=("chat", "metrics"), is_output=True
-    )
+    pages.open(guarded, Trigger.CHANNEL_DOWN, link, failing_kinds=("chat", "metrics"))
     (incident,) = pages.news()
     assert incident.is_channel
     assert incident.trigger is Trigger.CHANNEL_DOWN
@@ -251,10 +250,10 @@ def test__held__errors_and_messages__are_counted_in_the_incident(pages):
         pages.journal.held_error(guarded)
     for kind in ("chat", "metrics", "chat"):
         pages.journal.held_message(guarded, kind)
-    (incident,) = pages.journal.open_incidents
+    (incident,) = pages.journal.open_incidents(Mode.GUARD)
     assert (incident.held_errors, incident.held_messages) == (4, 3)
     assert incident.held_kinds == {"chat": 2, "metrics": 1}
-    snapshot = pages.journal.snapshot(guarded)
+    snapshot = pages.journal.snapshot(guarded, Mode.GUARD)
     assert (snapshot.held_errors, snapshot.held_messages) == (4, 3)
 
 
@@ -264,7 +263,7 @@ def test__held__of_many_kinds__31_are_named_and_the_rest_is_other(pages):
     for n in range(40):
         pages.journal.held_message(guarded, str(n))
     pages.journal.held_message(guarded, "0")
-    (incident,) = pages.journal.open_incidents
+    (incident,) = pages.journal.open_incidents(Mode.GUARD)
     assert incident.held_kinds == {"0": 2, **{str(n): 1 for n in range(1, 31)}, "other": 9}
 
 
@@ -274,20 +273,20 @@ def test__held__where_nothing_is_open__is_counted_in_the_totals(pages):
     pages.journal.held_message(guarded, "chat")
     (totals,) = pages.journal.totals
     assert (totals.held_errors, totals.held_messages) == (1, 1)
-    snapshot = pages.journal.snapshot(guarded)
+    snapshot = pages.journal.snapshot(guarded, Mode.GUARD)
     assert (snapshot.held_errors, snapshot.held_messages) == (0, 0)
 
 
 def test__snapshot__says_what_is_known_of_a_circuit_now(pages):
     guarded = pages.circuit()
     pages.write(guarded, guarded.circuit.fail())
-    snapshot = pages.journal.snapshot(guarded)
+    snapshot = pages.journal.snapshot(guarded, Mode.GUARD)
     assert (snapshot.origin, snapshot.state) == (guarded.origin, CLOSED)
     assert (snapshot.failures, snapshot.openings, snapshot.probe_in_secs) == (1, 0, None)
     pages.open(pages.circuit("F"))
     pages.write(guarded, guarded.circuit.trip(), Opening(Trigger.RECURSION))
     pages.clock.advance(2.0)
-    snapshot = pages.journal.snapshot(guarded)
+    snapshot = pages.journal.snapshot(guarded, Mode.GUARD)
     assert (snapshot.state, snapshot.openings, snapshot.probe_in_secs) == (OPEN, 1, 3.0)
 
 

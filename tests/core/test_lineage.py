@@ -48,7 +48,7 @@ def test__born__message__says_who_pushed_what_and_when(births):
     assert (link.failures, link.failed_at, link.echoes) == (0, {}, 0)
     assert (link.handled, link.category) == ("Frame", None)
     assert (link.doors, link.passes) == (0, None)
-    assert link.repeated_by == frozenset()
+    assert link.told_by == frozenset()
     assert link.undelivered_by == link.queued_at == frozenset()
     assert link.pipeline is births.links
     assert not link.is_error
@@ -117,8 +117,8 @@ def test__error_that_only_reports_again__is_no_failure_more(births):
 
 def test__those_who_reported_again__are_known_further_down(births):
     first = births.error()
-    first.repeated_by = frozenset({B.id})
-    assert births.message(first).repeated_by == {B.id}
+    first.told_by = frozenset({B.id})
+    assert births.message(first).told_by == {B.id}
 
 
 def test__error_that_reports_again_what_was_no_failure__is_the_first(births):

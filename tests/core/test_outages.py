@@ -4,6 +4,7 @@ import pytest
 from core_parts import CHANNEL_COOLDOWN, CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, TTS
 
 from pipecat_circuit_breaker._core.circuit import Reason
+from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.incident import AdviceKind, Ending, ProbeOutcome, Trigger
 
@@ -36,12 +37,12 @@ def test__channel_then_its_errors__are_one_incident_and_one_piece_of_news(pages,
     assert [step.hop for step in incident.chain] == [0, 1]
     assert (incident.openings, incident.state) == (1, OPEN)
     assert (incident.at - incident.opened_at).total_seconds() == 3.0
-    assert pages.journal.open_incidents == (incident,)
+    assert pages.journal.open_incidents(Mode.GUARD) == (incident,)
 
 
 def test__errors_then_their_channel__are_one_incident_of_the_errors(pages, channel, errors):
     pages.open(errors)
-    pages.open(channel, DOWN, failing_kinds=("chat",), is_output=True)
+    pages.open(channel, DOWN, failing_kinds=("chat",))
     (incident,) = pages.news()
     assert (incident.origin, incident.trigger) == (errors.origin, Trigger.ERRORS)
     assert not incident.is_channel, "it is as it was when it began"
@@ -54,7 +55,7 @@ def test__errors_that_speak_for_a_channel__say_what_they_know(pages, channel, er
     for _ in range(2):
         pages.write(errors, errors.circuit.fail())
         pages.clock.advance(1.0)
-    pages.open(errors, Trigger.ERRORS, failing_kinds=("chat",), is_output=True)
+    pages.open(errors, Trigger.ERRORS, failing_kinds=("chat",))
     (incident,) = pages.news()
     assert (incident.failures, incident.rate) == (3, 1.0)
     assert incident.advice.kind is AdviceKind.CHANNEL_FAILS
@@ -65,7 +66,7 @@ def test__errors_that_no_delivery_made__are_another_incident(pages, channel, err
     pages.open(channel, DOWN)
     pages.open(errors)
     assert [i.origin for i in pages.news()] == [channel.origin, errors.origin]
-    assert len(pages.journal.open_incidents) == 2
+    assert len(pages.journal.open_incidents(Mode.GUARD)) == 2
 
 
 def test__channel_after_errors_that_no_delivery_made__is_another_incident(pages, channel, errors):
@@ -111,7 +112,7 @@ def test__opened_by_a_chain_whose_first_failure_has_an_incident__is_part_of_it(p
     pages.open(begun, Trigger.ERRORS, first)
     pages.clock.advance(1.0)
     pages.open(then, Trigger.ERRORS, last)
-    (incident,) = pages.journal.open_incidents
+    (incident,) = pages.journal.open_incidents(Mode.GUARD)
     assert incident.origin == begun.origin
     assert incident.openings == 1
     assert len(pages.news()) == 1
@@ -153,14 +154,14 @@ def test__one_of_two_closes__is_not_told_and_the_incident_goes_on(pages, channel
     pages.news()
     pages.close(channel, Reason.PASSED)
     assert pages.news() == []
-    (incident,) = pages.journal.open_incidents
+    (incident,) = pages.journal.open_incidents(Mode.GUARD)
     assert (incident.state, incident.ending) == (OPEN, None)
     pages.clock.advance(2.0)
     pages.close(errors, Reason.QUIET)
     (closed,) = pages.news()
     assert (closed.id, closed.state, closed.ending) == (incident.id, CLOSED, Ending.QUIET)
     assert closed.secs == 2.0
-    assert pages.journal.open_incidents == ()
+    assert pages.journal.open_incidents(Mode.GUARD) == ()
 
 
 def test__one_of_two_has_closed__what_is_held_by_either_counts_for_the_incident(
@@ -171,7 +172,7 @@ def test__one_of_two_has_closed__what_is_held_by_either_counts_for_the_incident(
     pages.journal.held_message(channel, "chat")
     pages.close(channel)
     pages.journal.held_error(errors)
-    (incident,) = pages.journal.open_incidents
+    (incident,) = pages.journal.open_incidents(Mode.GUARD)
     assert (incident.held_errors, incident.held_messages) == (1, 1)
 
 
@@ -180,7 +181,7 @@ def test__one_of_two_opens_again__joins_and_its_opening_is_not_counted(pages, ch
     pages.open(errors)
     pages.close(channel)
     pages.open(channel, DOWN)
-    (incident,) = pages.journal.open_incidents
+    (incident,) = pages.journal.open_incidents(Mode.GUARD)
     assert incident.openings == 1
     assert (channel.openings, errors.openings) == (2, 1)
 
@@ -190,10 +191,10 @@ def test__state__is_that_of_the_worst_of_its_circuits(pages, channel, errors):
     pages.open(errors)
     pages.clock.advance(CHANNEL_COOLDOWN)
     pages.probe(channel)
-    assert pages.journal.open_incidents[0].state is OPEN
+    assert pages.journal.open_incidents(Mode.GUARD)[0].state is OPEN
     pages.clock.advance(COOLDOWN)
     pages.probe(errors)
-    assert pages.journal.open_incidents[0].state is HALF_OPEN
+    assert pages.journal.open_incidents(Mode.GUARD)[0].state is HALF_OPEN
 
 
 def test__probe_of_the_channel__fails__is_told_and_the_errors_own_is_not(pages, channel, errors):
@@ -244,10 +245,10 @@ def test__remark__of_errors_that_joined__is_of_the_incident(pages, channel, erro
 def test__open_incidents__it_is_over_but_not_told__is_one_of_them(pages, channel):
     pages.open(channel, DOWN)
     pages.close(channel)
-    (incident,) = pages.journal.open_incidents
+    (incident,) = pages.journal.open_incidents(Mode.GUARD)
     assert (incident.state, incident.ending) == (CLOSED, Ending.BY_HAND)
     pages.news()
-    assert pages.journal.open_incidents == ()
+    assert pages.journal.open_incidents(Mode.GUARD) == ()
 
 
 #

@@ -1,7 +1,7 @@
 """Messages that cannot be sent, among others that can: only those that fail may be missing."""
 
 import pytest
-from healthy_parts import LiveKit, numbers, queue
+from healthy_parts import LiveKit, message, numbers, queue
 from pipecat.frames.frames import OutputTransportMessageUrgentFrame
 
 from bot import Output, app_message, running, settle
@@ -66,3 +66,19 @@ async def test__fifty_good_a_second__one_bad_a_second__all_good_arrive(guard):
 
     assert good == 1500
     assert numbers(output.sent, "app") == [*range(good)]
+
+
+async def test__two_kinds_cannot_be_serialised__every_other_message_arrives(guard):
+    # More of them than of what works, and never a success between two of them.
+    bad = {"user-level", "bot-level"}
+    output = Output(lambda m: TypeError("float32") if m["type"] in bad else None)
+    async with running(*guard.line(output)) as worker:
+        for n in range(40):
+            for kind in bad:
+                for _ in range(3):
+                    await worker.queue_frame(message(kind, n))
+            await settle(60)
+            await worker.queue_frame(message("transcript", n))
+            await settle(60)
+
+    assert [m["n"] for m in output.sent if m["type"] == "transcript"] == [*range(40)]

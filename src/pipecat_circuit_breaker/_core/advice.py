@@ -6,8 +6,9 @@
 
 """What an incident comes down to, and what to do about it.
 
-Facts come first: who pushed what on account of what is known. Only where that
-does not decide does the text of an error.
+Facts come first: who pushed what on account of what, what else got through,
+who is connected, where it was raised. Only where these do not decide do the
+words and the type of an error, and then the advice says that it is a guess.
 """
 
 import re
@@ -63,6 +64,22 @@ _LOOK = {
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelFacts:
+    """What is known of an output transport when a circuit of it opens.
+
+    Parameters:
+        failing_kinds: Kinds of message that cannot be sent, the latest last;
+            empty where all can be.
+        delivered: Messages that got through since the first of these failed.
+        is_connected: Whether somebody is connected; None where nobody watches.
+    """
+
+    failing_kinds: tuple[str, ...] = ()
+    delivered: int = 0
+    is_connected: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What is known when a circuit opens.
 
@@ -70,8 +87,8 @@ class Evidence:
         origin: Which processor failed, and how.
         trigger: Why the circuit opened.
         chain: The chain of causes, oldest first; empty where nothing failed.
-        failing_kinds: Kinds of message that cannot be sent over the origin's
-            channel; empty where it is none, or where all can be sent.
+        channel: What is known of the output transport that the origin's
+            processor is; None where it is none.
         answers: Who pushed what on account of the origin's errors: a
             processor's name and a message's kind.
         queued: Frame that a handler of the application queued on account of
@@ -81,9 +98,14 @@ class Evidence:
     origin: Origin
     trigger: Trigger
     chain: Sequence[Link]
-    failing_kinds: Sequence[str]
+    channel: ChannelFacts | None
     answers: Mapping[str, str]
     queued: str | None
+
+    @property
+    def failing_kinds(self) -> tuple[str, ...]:
+        """Kinds of message that cannot be sent."""
+        return () if self.channel is None else self.channel.failing_kinds
 
 
 def advise(evidence: Evidence) -> Advice:
@@ -134,20 +156,26 @@ def _refused(evidence: Evidence) -> Advice | None:
             f" Each failure is answered with {evidence.queued}, which makes more of it if it "
             f"needs {processor}."
         )
-    if last.category in ("authentication", "authorization") or _CREDENTIALS.search(said):
+    known = last.category in ("authentication", "authorization")
+    if known or _CREDENTIALS.search(said):
+        rejects = "rejects" if known else "seems to reject"
         return Advice(
             kind=AdviceKind.CREDENTIALS,
             processor=processor,
-            text=f"The provider of {processor} rejects the credentials{_failure(evidence)}. Check "
-            "its API key, and what the key is allowed to do; trying again will not help."
-            f"{answered}",
+            text=f"The provider of {processor} {rejects} the credentials{_failure(evidence)}"
+            f"{_by_its_words(known)}. Check its API key, and what the key is allowed to do; trying "
+            f"again will not help.{answered}",
+            is_guess=not known,
         )
-    if last.category in ("quota", "rate_limit") or _QUOTA.search(said):
+    known = last.category in ("quota", "rate_limit")
+    if known or _QUOTA.search(said):
+        reached = "is reached" if known else "seems to be reached"
         return Advice(
             kind=AdviceKind.QUOTA,
             processor=processor,
-            text=f"A limit of {processor}'s provider is reached{_failure(evidence)}. Send less, "
-            f"wait, or raise the limit.{answered}",
+            text=f"A limit of {processor}'s provider {reached}{_failure(evidence)}"
+            f"{_by_its_words(known)}. Send less, wait, or raise the limit.{answered}",
+            is_guess=not known,
         )
     return None
 
@@ -175,29 +203,71 @@ def _answered(evidence: Evidence) -> Advice | None:
 
 
 def _channel(evidence: Evidence) -> Advice | None:
-    if not evidence.failing_kinds:
+    channel = evidence.channel
+    if channel is None or not channel.failing_kinds:
         return None
-    processor, failure = evidence.origin.processor, _failure(evidence)
+    processor = evidence.origin.processor
     exception = evidence.origin.kind.rpartition(".")[2]
     text = evidence.chain[-1].text if evidence.chain else ""
-    if _GONE_EXCEPTIONS.search(exception) or _GONE.search(text):
-        return _client_gone(processor, f"Sending fails{failure}.")
-    if exception in _SERIALIZE_EXCEPTIONS or _SERIALIZE.search(text):
-        kinds = ", ".join(evidence.failing_kinds[-_MAX_KINDS:])
-        more = len(evidence.failing_kinds) - _MAX_KINDS
+    facts = _facts(evidence, channel)
+    if channel.is_connected is False:
+        return Advice(
+            kind=AdviceKind.CLIENT_GONE,
+            processor=processor,
+            text=f"{facts} End the bot when its client leaves.",
+        )
+    gone = _GONE_EXCEPTIONS.search(exception) or _GONE.search(text)
+    if gone and channel.is_connected is None and not channel.delivered:
+        return Advice(
+            kind=AdviceKind.CLIENT_GONE,
+            processor=processor,
+            text=f"{facts} Perhaps nobody is there any more: a guess, by the words of the error. "
+            f"breaker.watch(transport) would know, and would send nothing to nobody. End the bot "
+            "when its client leaves.",
+            is_guess=True,
+        )
+    if not gone and (exception in _SERIALIZE_EXCEPTIONS or _SERIALIZE.search(text)):
         return Advice(
             kind=AdviceKind.CANNOT_SERIALIZE,
             processor=processor,
-            text=f"{processor} cannot turn messages of these kinds into bytes: {kinds}"
-            f"{f' and {more} more' if more > 0 else ''}{failure}. Look at what is in them that "
-            "its serializer does not know.",
+            text=f"{facts} It seems that they cannot be turned into bytes: a guess, by the error. "
+            "Look at what is in them that the serializer does not know.",
+            is_guess=True,
         )
     return Advice(
         kind=AdviceKind.CHANNEL_FAILS,
         processor=processor,
-        text=f"Sending over {processor} fails{failure}. Look at its connection, and at the "
-        "first error of the chain.",
+        text=f"{facts} Look at its connection, and at the first error of the chain.",
     )
+
+
+def _facts(evidence: Evidence, channel: ChannelFacts) -> str:
+    """What is known of deliveries that fail, in sentences."""
+    kinds = channel.failing_kinds
+    shown = ", ".join(kinds[-_MAX_KINDS:])
+    more = f" and {len(kinds) - _MAX_KINDS} more" if len(kinds) > _MAX_KINDS else ""
+    of = "one kind" if len(kinds) == 1 else f"{len(kinds)} kinds"
+    others = (
+        f"{channel.delivered:,} other{'' if channel.delivered == 1 else 's'} got through meanwhile"
+        if channel.delivered
+        else "nothing got through meanwhile"
+    )
+    there = {True: " A client is connected.", False: " Nobody is connected.", None: ""}
+    return (
+        f"Sending over {evidence.origin.processor} fails{_failure(evidence)}{_raised(evidence)}: "
+        f"messages of {of} ({shown}{more}); {others}.{there[channel.is_connected]}"
+    )
+
+
+def _raised(evidence: Evidence) -> str:
+    """Where it was raised, if that is known."""
+    origins = [link.origin for link in evidence.chain if link.origin is not None]
+    where = origins[-1].where if origins else evidence.origin.where
+    return f", raised in {where}" if where else ""
+
+
+def _by_its_words(known: bool) -> str:
+    return "" if known else ": a guess, by the words of the error"
 
 
 def _processor(evidence: Evidence) -> Advice:
@@ -223,24 +293,15 @@ def _processor(evidence: Evidence) -> Advice:
     )
 
 
-def _client_gone(processor: str, what: str) -> Advice:
-    return Advice(
-        kind=AdviceKind.CLIENT_GONE,
-        processor=processor,
-        text=f"{processor} has nobody to send to. {what} End the bot when its client leaves, or "
-        "let breaker.watch(transport) hold messages back before any send fails.",
-    )
-
-
 def _fed_back(evidence: Evidence) -> dict[str, str]:
     """Those of the answers that fail in their turn; the others do no harm."""
-    failing = {link.text for link in evidence.chain if not link.is_error}
+    failing = {link.text for link in evidence.chain if not link.origin is not None}
     failing.update(evidence.failing_kinds)
     return {who: kind for who, kind in evidence.answers.items() if kind in failing}
 
 
 def _failure(evidence: Evidence) -> str:
-    errors = [link for link in evidence.chain if link.is_error]
+    errors = [link for link in evidence.chain if link.origin is not None]
     if not errors:
         return ""
     kind, text = evidence.origin.kind, _quote(errors[-1].text)

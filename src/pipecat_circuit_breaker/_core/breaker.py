@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.causality import Link, descend
 from pipecat_circuit_breaker._core.channel import Channel, Output
 from pipecat_circuit_breaker._core.circuit import (
@@ -23,16 +24,17 @@ from pipecat_circuit_breaker._core.circuit import (
 )
 from pipecat_circuit_breaker._core.circuits import Circuits, Guarded, Mode
 from pipecat_circuit_breaker._core.echo import Echoes
-from pipecat_circuit_breaker._core.journal import Journal, Opening
+from pipecat_circuit_breaker._core.journal import Journal, News, Opening
 from pipecat_circuit_breaker._core.origin import (
     ANY_KIND,
     CHANNEL_DOWN,
     LOG_ECHO,
+    NOBODY_CONNECTED,
     Origin,
     Processor,
 )
 from pipecat_circuit_breaker._core.window import Window
-from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals, Trigger
+from pipecat_circuit_breaker.incident import Call, CircuitSnapshot, Incident, Totals, Trigger
 
 #: A processor may fail in several ways at once. So many times as many errors of
 #: all kinds are too many all the same; likewise failed deliveries in a row over
@@ -167,11 +169,12 @@ class Breaker:
         cooldown: Seconds to stay open after so many openings in a row.
         channel_cooldown: The same for channels.
         gives_up: Whether to give up after so many openings in a row, and so
-            many seconds since the first of them.
+            many seconds since the first of them; None is never.
         clock: Monotonic seconds.
         mode: What to do with what is known; may be set at any time.
         calendar: The time by the calendar, for what people read; nothing is
             decided by it.
+        call: Asked at each opening whose it is.
     """
 
     def __init__(
@@ -183,10 +186,11 @@ class Breaker:
         max_circuits: int,
         cooldown: Callable[[int], float],
         channel_cooldown: Callable[[int], float],
-        gives_up: Callable[[int, float], bool],
+        gives_up: Callable[[int, float], bool] | None,
         clock: Callable[[], float],
         mode: Mode,
         calendar: Callable[[], datetime] = lambda: datetime.now(UTC),
+        call: Callable[[], Call | None] = lambda: None,
     ) -> None:
         """Start with no circuits."""
         self.mode = mode
@@ -213,7 +217,12 @@ class Breaker:
         )
         self._circuits = Circuits(max_circuits)
         self._channels = Circuits(MANY * max_circuits)
-        self._journal = Journal(max_names=max_circuits, clock=clock, calendar=calendar)
+        self._journal = Journal(
+            max_names=max_circuits,
+            clock=clock,
+            calendar=calendar,
+            call=call,
+        )
         self._outputs: dict[int, Output] = {}
         self._processors: dict[int, Processor] = {}
         # Errors of each processor that somebody heard, of whatever origin.
@@ -228,7 +237,7 @@ class Breaker:
     def circuits(self) -> tuple[CircuitSnapshot, ...]:
         """Every circuit as it is now, the one with the latest news last."""
         self.look()
-        return tuple(self._journal.snapshot(guarded) for guarded in self._all())
+        return tuple(self._journal.snapshot(guarded, self.mode) for guarded in self._all())
 
     @property
     def totals(self) -> tuple[Totals, ...]:
@@ -239,7 +248,15 @@ class Breaker:
     def open_incidents(self) -> tuple[Incident, ...]:
         """What has happened until now where it is not over, or has not been told."""
         self.look()
-        return self._journal.open_incidents
+        return self._journal.open_incidents(self.mode)
+
+    @property
+    def channels(self) -> tuple[tuple[str, ChannelFacts, int], ...]:
+        """Each output: its name, what is known of it, how much was not sent since somebody left."""
+        return tuple(
+            (self._processors[id].name, output.facts, output.absence.messages)
+            for id, output in self._outputs.items()
+        )
 
     @property
     def open_circuits(self) -> tuple[tuple[str, CircuitState], ...]:
@@ -258,9 +275,9 @@ class Breaker:
         """Whether there are changes to tell."""
         return self._journal.has_news
 
-    def take_news(self) -> Incident:
+    def take_news(self) -> News:
         """Take the oldest change that has not been told."""
-        return self._journal.take()
+        return self._journal.take(self.mode)
 
     @property
     def any_open(self) -> bool:
@@ -278,6 +295,8 @@ class Breaker:
             output = self._outputs[processor.id] = Output(
                 processor.id,
                 max_errors=MANY * self._max_errors,
+                # One kind alone never speaks against a channel.
+                most_kinds=max(2, self._max_errors),
                 window_secs=self._window_secs,
                 most=MANY * self._max_circuits,
             )
@@ -315,7 +334,12 @@ class Breaker:
     #
 
     def judge_error(
-        self, link: Link, delivery: Delivery | None = None, *, by_delivery: bool = False
+        self,
+        link: Link,
+        delivery: Delivery | None = None,
+        *,
+        by_delivery: bool = False,
+        must_pass: bool = False,
     ) -> ErrorVerdict:
         """Count an error, and say whether it may go on.
 
@@ -324,6 +348,7 @@ class Breaker:
             delivery: The delivery on whose account it was pushed, where that
                 has no outcome yet, or one that has to be taken back.
             by_delivery: Whether it was pushed on account of a delivery at all.
+            must_pass: Whether it goes on whatever is said of it here.
         """
         if delivery is not None:
             delivery.failed()
@@ -335,13 +360,20 @@ class Breaker:
         if mode is Mode.DISABLED:
             return _PASSES
         by_delivery = by_delivery or delivery is not None
-        verdict = self._verdict_of_open_circuits(link, own, by_delivery=by_delivery)
+        if by_delivery and not self._may_reach(origin.processor_id):
+            return _PASSES  # it was sent when its client went, which is no failure
+        guards = mode is Mode.GUARD and not must_pass
+        verdict = self._verdict_of_open_circuits(link, own, by_delivery=by_delivery, guards=guards)
         if verdict is None:
             verdict = self._count(link, own, by_delivery=by_delivery)
-        return verdict if mode is Mode.GUARD else _PASSES
+        return verdict if guards else _PASSES
+
+    def _may_reach(self, processor_id: int) -> bool:
+        output = self._outputs.get(processor_id)
+        return output is None or output.is_reachable
 
     def _verdict_of_open_circuits(
-        self, link: Link, own: Guarded, *, by_delivery: bool
+        self, link: Link, own: Guarded, *, by_delivery: bool, guards: bool
     ) -> ErrorVerdict | None:
         """What the circuits say that an error belongs to; None where all are closed."""
         concerned = []
@@ -356,22 +388,25 @@ class Breaker:
             return None
         held_by = [guarded for guarded in concerned if not guarded.circuit.is_ready]
         if held_by:
-            self._note_held(link, held_by)
+            pass
         elif by_delivery and all(guarded.by_delivery for guarded in concerned):
             # The message was the probe, and it has failed: nobody has to hear of it.
             held_by = concerned
             for guarded in concerned:
                 self._probe(guarded, link)
-            self._note_held(link, held_by)
         else:
             for guarded in concerned:
                 self._probe(guarded, link)
             return ErrorVerdict(True, self._journal.probe_remark(concerned[0]))
-        holds = any((guarded.mode or self.mode) is Mode.GUARD for guarded in held_by)
+        guarding = [g for g in held_by if (g.mode or self.mode) is Mode.GUARD]
+        holds = guards and bool(guarding)
+        self._note_held(link, held_by, (guarding or held_by)[0], observed=not holds)
         return _HELD if holds else _PASSES
 
-    def _note_held(self, link: Link, held_by: list[Guarded]) -> None:
-        self._journal.held_error(held_by[0])
+    def _note_held(
+        self, link: Link, held_by: list[Guarded], counted: Guarded, *, observed: bool
+    ) -> None:
+        self._journal.held_error(counted, observed=observed)
         for guarded in held_by:
             circuit = guarded.circuit
             if circuit.state is CircuitState.HALF_OPEN and not _is_older(link, guarded):
@@ -414,6 +449,18 @@ class Breaker:
             any_kind.note_failure(link.handled, by_delivery=by_delivery)
             return self._trip(link, any_kind, Trigger.TOO_MANY)
         return _PASSES
+
+    def note_deep(self, link: Link) -> None:
+        """Open the circuit of a chain whose errors are not judged here, if it feeds itself.
+
+        A switcher hears every error, and one that it answers never leaves it.
+        So a chain that goes through it cannot be cut, but it can be told.
+
+        Args:
+            link: The error's link.
+        """
+        if link.failures >= self._max_errors and link.first is not None:
+            self._trip(link, self._obtain(link.first), Trigger.RECURSION)
 
     def _trip(self, link: Link, guarded: Guarded, trigger: Trigger) -> ErrorVerdict:
         if (guarded.mode or self.mode) is Mode.DISABLED:
@@ -470,19 +517,35 @@ class Breaker:
         """
         if link.failed_at.get(processor_id, 0) < 2:
             return True
+        holding = []
         for guarded in [*self._circuits.open_at(processor_id).values()]:
             if handled not in guarded.fails_on:
                 continue
             if guarded.origin not in link.origins and not guarded.is_any_kind:
                 continue
             self._apply(guarded, guarded.circuit.look())
-            mode = guarded.mode or self.mode
-            if guarded.circuit.is_closed or mode is Mode.DISABLED:
-                continue
-            self._journal.held_message(guarded, kind)
-            if mode is Mode.GUARD:
-                return False
-        return True
+            if not guarded.circuit.is_closed and (guarded.mode or self.mode) is not Mode.DISABLED:
+                holding.append(guarded)
+        return not self._holds(holding, processor_id, link, kind)
+
+    def _holds(self, holding: list[Guarded], processor_id: int, link: Link, kind: str) -> bool:
+        """Whether circuits that would hold a message back do so; either way it counts once."""
+        guarding = [g for g in holding if (g.mode or self.mode) is Mode.GUARD]
+        if guarding:
+            self._journal.held_message(guarding[0], kind)
+        elif holding and self._is_first_to_observe(processor_id, link):
+            link.observed_at = processor_id
+            self._journal.held_message(holding[0], kind, observed=True)
+        return bool(guarding)
+
+    def _is_first_to_observe(self, processor_id: int, link: Link) -> bool:
+        """Whether a message would have come as far as this, had it been held back.
+
+        Each output would have held it back for itself; whoever stands before
+        them, for all.
+        """
+        seen = link.observed_at
+        return seen is None or (seen != processor_id and seen in self._outputs)
 
     def echo_of(self, link: Link, message: object, *, is_system_log: bool) -> None:
         """Find out whether a message only repeats what sending another has logged.
@@ -528,8 +591,8 @@ class Breaker:
         """
         channel = self._channel(output, destination)
         if not output.is_reachable:
-            self._journal.unsent(Origin.of(self._processors[output.id], "nobody connected"))
             if self.mode is Mode.GUARD:
+                self._note_unsent(output)
                 return None
             return Delivery(None, output, channel, link, kind, message, handled)
         if link.is_echo and link.echoes > 1:
@@ -540,10 +603,8 @@ class Breaker:
             return None
         asks = [*self._asked(output, channel, link, kind)]
         holding = [guarded for guarded, admission in asks if admission is Admission.HOLD]
-        for guarded in holding:
-            self._journal.held_message(guarded, kind)
-            if (guarded.mode or self.mode) is Mode.GUARD:
-                return None
+        if self._holds(holding, output.id, link, kind):
+            return None
         if holding:
             # It goes all the same, but its outcome decides nothing.
             return Delivery(None, output, channel, link, kind, message, handled)
@@ -551,6 +612,13 @@ class Breaker:
             if admission is Admission.PROBE:
                 self._probe(guarded, link)
         return Delivery(self, output, channel, link, kind, message, handled)
+
+    def _note_unsent(self, output: Output) -> None:
+        self._journal.unsent(Origin.of(self._processors[output.id], NOBODY_CONNECTED))
+        absence = output.absence
+        absence.messages += 1
+        if absence.since is None:
+            absence.since = self._clock()
 
     def _asked(self, output: Output, channel: Channel, link: Link, kind: str) -> Iterator[_Ask]:
         """What the open circuits of an output would say to a message."""
@@ -584,7 +652,16 @@ class Breaker:
                 yield guarded
 
     def _note_echo(self, output: Output, link: Link) -> None:
-        """Count a message that repeats what sending a repetition has logged."""
+        """Count a message that repeats what sending a repetition has logged, and so on.
+
+        That one and the same message has set off so many is the evidence: a view
+        of the log in which each line is repeated once or twice ends by itself.
+        """
+        root = link.root or link
+        root.echoed += 1
+        is_deep = max(root.echoed, link.echoes) >= self._max_errors
+        if not is_deep and not self._circuits.any_open:
+            return
         guarded = self._obtain(Origin.of(self._processors[output.id], LOG_ECHO))
         if (guarded.mode or self.mode) is Mode.DISABLED:
             return
@@ -594,11 +671,11 @@ class Breaker:
             if circuit.state is CircuitState.HALF_OPEN and not _is_older(link, guarded):
                 self._apply(guarded, circuit.settle(circuit.generation, success=False))
             return
+        if not is_deep:
+            return
         self._journal.failed(guarded.origin)
         guarded.note_failure(None, by_delivery=False)
-        deep = link.echoes >= self._max_errors
-        transitions = circuit.trip() if deep else circuit.fail()
-        self._apply(guarded, transitions, Trigger.LOG_ECHO, link)
+        self._apply(guarded, circuit.trip(), Trigger.LOG_ECHO, link)
 
     #
     # Outcomes
@@ -652,6 +729,8 @@ class Breaker:
             was_success: Whether a success has been reported before.
         """
         output, channel = delivery.output, delivery.channel
+        if not output.is_reachable:
+            return  # whoever it was for has gone meanwhile
         if delivery.is_void or (was_success and channel.successes != delivery.successes):
             return  # the channel has opened, closed, or delivered another one since
         if channel.guarded is None:
@@ -818,8 +897,7 @@ class Breaker:
             opening = None
             if transition.before is CircuitState.CLOSED:
                 output = self._outputs.get(guarded.origin.processor_id)
-                kinds = output.failing_kinds if output is not None else ()
-                opening = Opening(trigger, link, kinds, output is not None)
+                opening = Opening(trigger, link, None if output is None else output.facts)
             self._journal.changed(guarded, transition, opening)
             if transition.after is CircuitState.CLOSED:
                 self._forget(guarded)
@@ -842,7 +920,9 @@ class Breaker:
     def _ask_giving_up(self, guarded: Guarded) -> None:
         circuit = guarded.circuit
         # A channel tries again after a tenth of a second: its attempts say little.
-        if guarded.is_channel or circuit.is_isolated or self._journal.has_given_up(guarded):
+        if self._gives_up is None or guarded.is_channel:
+            return
+        if circuit.is_isolated or self._journal.has_given_up(guarded):
             return
         if self._gives_up(circuit.openings_in_a_row, self._journal.secs_open(guarded)):
             self._journal.gave_up(guarded)

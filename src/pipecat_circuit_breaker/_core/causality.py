@@ -59,6 +59,8 @@ class Link:
         failed_at: How many of them were of which processor, at most 16.
         echoes: Messages on the way that only repeat what sending another wrote
             to the log, this one included.
+        echoed: Such messages, from the second on, in all that it has set off, where
+            it is a root.
         is_echo: Whether it is one itself; what an echo sets off is none for that.
         handled: Class of the frame that was being handled when it was pushed,
             where that is known.
@@ -68,10 +70,12 @@ class Link:
         doors: The doors that it has passed, a bit for each: at one that it has
             passed before it is pushed again.
         passes: What was said of the error; None as long as nothing was.
-        repeated_by: The processors that have told a failure again, in other words
-            or not, that another one had told: one failure, several errors.
+        told_by: Who has told the latest failure, and who has told it again, in
+            other words or not: one failure, several errors.
         undelivered_by: The outputs that have failed to send the message.
         queued_at: The outputs that are going to send the message behind their sound.
+        observed_at: Who would have held the message back, where the mode is to
+            observe; None as long as nobody would.
     """
 
     frame: str
@@ -87,15 +91,17 @@ class Link:
     failures: int
     failed_at: dict[int, int]
     echoes: int = 0
+    echoed: int = 0
     is_echo: bool = False
     handled: str | None = None
     category: str | None = None
     pipeline: object = None
     doors: int = 0
     passes: bool | None = None
-    repeated_by: frozenset[int] = frozenset()
+    told_by: frozenset[int] = frozenset()
     undelivered_by: frozenset[int] = frozenset()
     queued_at: frozenset[int] = frozenset()
+    observed_at: int | None = None
 
     @property
     def is_error(self) -> bool:
@@ -270,7 +276,7 @@ def descend(link: Link, cause: Link, *, repeats: bool = False) -> None:
     """
     link.cause, link.root, link.hop = cause, cause.root or cause, cause.hop + 1
     link.echoes += cause.echoes
-    link.repeated_by = cause.repeated_by
+    link.told_by = cause.told_by
     if link.hop > _MAX_KEPT and link.hop % _MAX_KEPT == 0:
         link.chain()[1 - _MAX_KEPT].cause = None
     if not cause.failures:

@@ -8,13 +8,14 @@
 
 A message that cannot be serialised fails on a healthy channel, and keeps
 failing; that is no reason to hold back any other. So only an unbroken row of
-failures speaks against a channel, and while all of them were of one kind of
-message, a message of another kind is still tried: kinds can only release.
+failures speaks against a channel, and while they were of few kinds of message,
+a message of another kind is still tried: kinds can only release.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.circuits import Guarded
 from pipecat_circuit_breaker._core.window import Window
 
@@ -28,17 +29,20 @@ class Channel:
 
     Parameters:
         destination: Whom it delivers to, where the output serves several apart.
+        most_kinds: So many kinds of message that have failed in a row, and
+            none that has not, speak against the channel and not the kinds.
         guarded: Its circuit, once anything has failed.
-        kind: The kind of the messages that have failed since it last
-            delivered, where that was one; None for several, or none.
+        kinds: Kinds of the messages that have failed since it last delivered,
+            as many as matter.
         has_failed: Whether any has failed since it last delivered.
         has_delivered: Whether it has ever delivered anything.
         successes: Deliveries that succeeded.
     """
 
     destination: str | None
+    most_kinds: int
     guarded: Guarded | None = None
-    kind: str | None = None
+    kinds: set[str] = field(default_factory=set)
     has_failed: bool = False
     has_delivered: bool = False
     successes: int = 0
@@ -50,17 +54,34 @@ class Channel:
 
     def tries(self, kind: str) -> bool:
         """Whether a message of this kind may still get through where others fail."""
-        return self.kind is not None and kind != self.kind
+        return self.has_failed and kind not in self.kinds and len(self.kinds) < self.most_kinds
 
     def failed(self, kind: str) -> None:
         """Note a message that failed."""
-        self.kind = kind if not self.has_failed or kind == self.kind else None
+        if len(self.kinds) < self.most_kinds:
+            self.kinds.add(kind)
         self.has_failed = True
 
     def delivered(self) -> None:
         """Note a message that got through."""
-        self.kind, self.has_failed, self.has_delivered = None, False, True
+        self.kinds.clear()
+        self.has_failed, self.has_delivered = False, True
         self.successes += 1
+
+
+@dataclass(slots=True, eq=False)
+class Absence:
+    """What is not sent while nobody is connected: a state of the channel, and no failure.
+
+    Parameters:
+        since: When the first message was not sent; None as long as there was none.
+        messages: How many were not sent.
+        is_told: Whether somebody was told that the bot goes on all the same.
+    """
+
+    since: float | None = None
+    messages: int = 0
+    is_told: bool = False
 
 
 class Output:
@@ -70,23 +91,33 @@ class Output:
         id: pipecat's id of the processor.
         max_errors: Deliveries in a row that have to fail before it looks down
             as a whole, whomever they were for.
+        most_kinds: See :class:`Channel`.
         window_secs: The time in which they fail.
         most: Channels that are kept; the one longest without news goes first.
     """
 
-    def __init__(self, id: int, *, max_errors: int, window_secs: float, most: int) -> None:
+    def __init__(
+        self, id: int, *, max_errors: int, most_kinds: int, window_secs: float, most: int
+    ) -> None:
         """Start with nothing known against it."""
         self.id = id
         # Nobody is connected, or it has let its client go: a state, and no failure.
         self.is_connected = True
         self.has_ended = False
         # All its destinations together.
-        self.whole = Channel(None)
+        self.whole = Channel(None, most_kinds)
         self.whole_failures = Window(max_errors, window_secs)
-        # Kinds of message that failed when they were last sent, the latest last.
+        # Whether a transport is asked who is connected.
+        self.is_watched = False
+        # Since when nothing has been sent because nobody is, and how much of it.
+        self.absence = Absence()
+        # Kinds of message that failed when they were last sent, the latest last, and
+        # what has got through since the first of them failed.
         self._failing_kinds: OrderedDict[str, None] = OrderedDict()
+        self._delivered = 0
         self._most = most
-        self._to_all = Channel(None)
+        self._to_all = Channel(None, most_kinds)
+        self._most_kinds = most_kinds
         self._channels: OrderedDict[str, Channel] = OrderedDict()
 
     @property
@@ -100,7 +131,7 @@ class Output:
             return self._to_all
         channel = self._channels.get(destination)
         if channel is None:
-            channel = self._channels[destination] = Channel(destination)
+            channel = self._channels[destination] = Channel(destination, self._most_kinds)
             if len(self._channels) > self._most:
                 self._channels.popitem(last=False)
         else:
@@ -108,12 +139,18 @@ class Output:
         return channel
 
     @property
-    def failing_kinds(self) -> tuple[str, ...]:
-        """Kinds of message that failed when they were last sent, the latest last."""
-        return tuple(self._failing_kinds)
+    def facts(self) -> ChannelFacts:
+        """What an incident says of it."""
+        return ChannelFacts(
+            failing_kinds=tuple(self._failing_kinds),
+            delivered=self._delivered,
+            is_connected=self.is_connected if self.is_watched else None,
+        )
 
     def failed(self, kind: str) -> None:
         """Note that a message of a kind has failed."""
+        if not self._failing_kinds:
+            self._delivered = 0
         self._failing_kinds[kind] = None
         self._failing_kinds.move_to_end(kind)
         if len(self._failing_kinds) > _MAX_KINDS:
@@ -122,6 +159,7 @@ class Output:
     def delivered(self, kind: str) -> None:
         """Note that a message of a kind has got through."""
         self._failing_kinds.pop(kind, None)
+        self._delivered += 1
 
     def let_go(self, guarded: Guarded) -> None:
         """Forget a circuit that is no more."""

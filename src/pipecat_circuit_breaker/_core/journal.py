@@ -13,18 +13,20 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
 from pipecat_circuit_breaker._core import remarks
-from pipecat_circuit_breaker._core.advice import Evidence, advise
+from pipecat_circuit_breaker._core.advice import ChannelFacts, Evidence, advise
 from pipecat_circuit_breaker._core.causality import Link
 from pipecat_circuit_breaker._core.circuit import CircuitState, Reason, Transition
-from pipecat_circuit_breaker._core.circuits import Guarded
+from pipecat_circuit_breaker._core.circuits import Guarded, Mode
 from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker.incident import (
     Advice,
+    Call,
     ChainStep,
     CircuitSnapshot,
     Ending,
@@ -33,6 +35,7 @@ from pipecat_circuit_breaker.incident import (
     ProbeOutcome,
     Totals,
     Trigger,
+    held_in_words,
 )
 
 # What an incident holds at most, whatever a client or a provider sends.
@@ -66,6 +69,39 @@ _OUTCOMES = {
 }
 
 
+class Change(StrEnum):
+    """What has happened to an incident.
+
+    Parameters:
+        OPENED: It has begun.
+        REOPENED: A probe has failed.
+        PROBED: A probe was let through.
+        CLOSED: It is over.
+        GAVE_UP: ``give_up`` has said so, some time after it was opened.
+    """
+
+    OPENED = "opened"
+    REOPENED = "reopened"
+    PROBED = "probed"
+    CLOSED = "closed"
+    GAVE_UP = "gave_up"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """One change, to be told.
+
+    Parameters:
+        change: What has happened.
+        incident: The incident as it is then.
+        gives_up: Whether it is given up from here on.
+    """
+
+    change: Change
+    incident: Incident
+    gives_up: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
     """Why a circuit opens now.
@@ -73,14 +109,13 @@ class Opening:
     Parameters:
         trigger: The rule.
         link: The frame that tripped it; None where there is none.
-        failing_kinds: Kinds of message that fail on the origin's channel.
-        is_output: Whether its processor is an output transport.
+        channel: What is known of the output transport that its processor is;
+            None where it is none.
     """
 
     trigger: Trigger
     link: Link | None = None
-    failing_kinds: tuple[str, ...] = ()
-    is_output: bool = False
+    channel: ChannelFacts | None = None
 
 
 @dataclass(slots=True)
@@ -92,6 +127,8 @@ class _Tally:
     closings: int = 0
     held_errors: int = 0
     held_messages: int = 0
+    observed_errors: int = 0
+    observed_messages: int = 0
     unsent_messages: int = 0
     probes: dict[ProbeOutcome, int] = field(default_factory=lambda: dict.fromkeys(ProbeOutcome, 0))
 
@@ -125,6 +162,9 @@ class _Outage:
     circuits: list[Guarded] = field(default_factory=list)
     openings: int = 0
     held_errors: int = 0
+    observed_errors: int = 0
+    observed_messages: int = 0
+    call: Call | None = None
     held_kinds: dict[str, int] = field(default_factory=dict)
     probes: deque[_Probed] = field(default_factory=lambda: deque(maxlen=_MAX_PROBES))
     has_given_up: bool = False
@@ -185,8 +225,17 @@ class _Outage:
 @dataclass(frozen=True, slots=True)
 class _News:
     outage: _Outage
-    state: CircuitState
-    gave_up: bool
+    change: Change
+    gives_up: bool
+
+
+_STATES = {
+    Change.OPENED: CircuitState.OPEN,
+    Change.REOPENED: CircuitState.OPEN,
+    Change.PROBED: CircuitState.HALF_OPEN,
+    Change.CLOSED: CircuitState.CLOSED,
+    Change.GAVE_UP: CircuitState.OPEN,
+}
 
 
 class Journal:
@@ -196,15 +245,22 @@ class Journal:
         max_names: Names of origins for which totals are kept; the rest is under ``other``.
         clock: The breaker's clock, monotonic seconds.
         calendar: The time by the calendar, for what people read.
+        call: Asked whose it is, when an incident is told first.
     """
 
     def __init__(
-        self, *, max_names: int, clock: Callable[[], float], calendar: Callable[[], datetime]
+        self,
+        *,
+        max_names: int,
+        clock: Callable[[], float],
+        calendar: Callable[[], datetime],
+        call: Callable[[], Call | None] = lambda: None,
     ) -> None:
         """Start with an empty page."""
         self._max_names = max_names
         self._clock = clock
         self._calendar = calendar
+        self._call = call
         self._tallies: dict[str, _Tally] = {}
         self._outages: dict[Guarded, _Outage] = {}
         self._answers: dict[Origin, dict[str, str]] = {}
@@ -235,18 +291,22 @@ class Journal:
                 del self._queued[next(iter(self._queued))]
             self._queued[origin] = frame
 
-    def held_error(self, guarded: Guarded) -> None:
-        """Note an error that is held back."""
-        self._tally(guarded.origin).held_errors += 1
+    def held_error(self, guarded: Guarded, *, observed: bool = False) -> None:
+        """Note an error that is held back, or would be where the mode is to observe."""
         outage = self._outages.get(guarded)
-        if outage is not None:
-            outage.held_errors += 1
+        counts = (self._tally(guarded.origin), *(() if outage is None else (outage,)))
+        for count in counts:
+            count.held_errors += 1
+            count.observed_errors += observed
 
-    def held_message(self, guarded: Guarded, kind: str) -> None:
-        """Note a message that is held back."""
-        self._tally(guarded.origin).held_messages += 1
+    def held_message(self, guarded: Guarded, kind: str, *, observed: bool = False) -> None:
+        """Note a message that is held back, or would be where the mode is to observe."""
+        tally = self._tally(guarded.origin)
+        tally.held_messages += 1
+        tally.observed_messages += observed
         outage = self._outages.get(guarded)
         if outage is not None:
+            outage.observed_messages += observed
             held = outage.held_kinds
             if kind not in held:
                 if len(held) >= _MAX_KINDS - 1:
@@ -264,7 +324,7 @@ class Journal:
         if outage is not None and outage.is_told_by(guarded):
             now = outage.moment(self._clock())
             outage.probes.append(_Probed(guarded.origin, link.frame, link.text, now))
-            self._tell(outage, CircuitState.HALF_OPEN)
+            self._tell(outage, Change.PROBED)
 
     def changed(
         self, guarded: Guarded, transition: Transition, opening: Opening | None = None
@@ -296,7 +356,7 @@ class Journal:
             tally.openings += 1
             if outage.is_told_by(guarded):
                 outage.openings += 1
-                self._tell(outage, CircuitState.OPEN)
+                self._tell(outage, Change.REOPENED)
         elif transition.after is CircuitState.CLOSED:
             tally.closings += 1
             self._close(guarded, outage, transition)
@@ -306,14 +366,14 @@ class Journal:
         outage = self._outages.get(guarded)
         if outage is not None:
             outage.has_given_up = True
-            self._tell(outage, CircuitState.OPEN, gave_up=True)
+            self._tell(outage, Change.GAVE_UP)
 
     def _open(self, guarded: Guarded, transition: Transition, opening: Opening) -> _Outage:
         outage = self._outage(guarded, transition, opening)
         same = self._same_outage(guarded, opening)
         if same is None:
             same = outage
-            self._tell(same, CircuitState.OPEN)
+            self._tell(same, Change.OPENED)
         elif guarded.by_delivery and not guarded.is_channel and same.origin.kind == CHANNEL_DOWN:
             same.takes_over(outage)
         same.circuits.append(guarded)
@@ -347,7 +407,7 @@ class Journal:
             notes.pop(guarded.origin, None)
         if len(outage.circuits) == 1:
             outage.ending = _ENDINGS.get(transition.reason, Ending.RECOVERED)
-            self._tell(outage, CircuitState.CLOSED)
+            self._tell(outage, Change.CLOSED)
         else:
             outage.circuits.remove(guarded)
 
@@ -362,16 +422,16 @@ class Journal:
                 origin=origin,
                 trigger=opening.trigger,
                 chain=kept,
-                failing_kinds=opening.failing_kinds,
+                channel=opening.channel,
                 answers={**self._answers.get(origin, {})},
                 queued=self._queued.get(origin),
             ),
             steps_omitted=length - len(kept),
-            failures=transition.failures,
+            failures=_failures(transition, opening),
             rate=(transition.failures - 1) / span if span > 0 else None,
             opened_at=self._calendar(),
             opened_secs=self._clock(),
-            is_channel=opening.is_output,
+            is_channel=opening.channel is not None,
         )
 
     def _tally(self, origin: Origin) -> _Tally:
@@ -392,26 +452,35 @@ class Journal:
         """Whether there are changes to tell."""
         return bool(self._news)
 
-    def take(self) -> Incident:
-        """Take the oldest change that has not been told."""
+    def take(self, mode: Mode) -> News:
+        """Take the oldest change that has not been told.
+
+        Args:
+            mode: The breaker's mode.
+        """
         news = self._news.popleft()
-        return self._incident(news.outage, news.state, gave_up=news.gave_up)
+        incident = self._incident(news.outage, _STATES[news.change], mode)
+        return News(news.change, incident, news.gives_up)
 
-    def _tell(self, outage: _Outage, state: CircuitState, *, gave_up: bool = False) -> None:
+    def _tell(self, outage: _Outage, change: Change) -> None:
         latest = self._news[-1] if self._news else None
-        if latest is not None and latest.outage is outage and latest.state is state:
-            # Two circuits that open in one breath are one piece of news.
-            gave_up = gave_up or latest.gave_up
-            self._news.pop()
-        self._news.append(_News(outage, state, gave_up))
+        gives_up = change is Change.GAVE_UP
+        if latest is not None and latest.outage is outage:
+            # Two circuits that open in one breath are one piece of news, and so is
+            # an opening at which it is given up.
+            if latest.change is change or (
+                gives_up and _STATES[latest.change] is CircuitState.OPEN
+            ):
+                self._news.pop()
+                change, gives_up = latest.change, gives_up or latest.gives_up
+        self._news.append(_News(outage, change, gives_up))
 
-    @property
-    def open_incidents(self) -> tuple[Incident, ...]:
+    def open_incidents(self, mode: Mode) -> tuple[Incident, ...]:
         """What has happened until now where it is not over, or has not been told."""
         outages = {news.outage.id: news.outage for news in self._news}
         outages |= {outage.id: outage for outage in self._outages.values()}
         return tuple(
-            self._incident(outage, CircuitState.CLOSED if outage.ending else outage.state)
+            self._incident(outage, CircuitState.CLOSED if outage.ending else outage.state, mode)
             for outage in outages.values()
         )
 
@@ -426,6 +495,8 @@ class Journal:
                 closings=tally.closings,
                 held_errors=tally.held_errors,
                 held_messages=tally.held_messages,
+                observed_errors=tally.observed_errors,
+                observed_messages=tally.observed_messages,
                 unsent_messages=tally.unsent_messages,
                 probes_passed=tally.probes[ProbeOutcome.PASSED],
                 probes_failed=tally.probes[ProbeOutcome.FAILED],
@@ -434,12 +505,13 @@ class Journal:
             for name, tally in self._tallies.items()
         )
 
-    def snapshot(self, guarded: Guarded) -> CircuitSnapshot:
+    def snapshot(self, guarded: Guarded, mode: Mode) -> CircuitSnapshot:
         """What anybody may know of a circuit now."""
         outage = self._outages.get(guarded)
         return CircuitSnapshot(
             origin=guarded.origin,
             state=guarded.circuit.state,
+            mode=guarded.mode or mode,
             failures=guarded.circuit.failures,
             openings=guarded.openings,
             held_errors=outage.held_errors if outage is not None else 0,
@@ -477,7 +549,9 @@ class Journal:
         outage = self._outages.get(guarded)
         return remarks.probed(outage.held_errors if outage is not None else 0)
 
-    def _incident(self, outage: _Outage, state: CircuitState, *, gave_up: bool = False) -> Incident:
+    def _incident(self, outage: _Outage, state: CircuitState, mode: Mode) -> Incident:
+        if outage.call is None:
+            outage.call = self._call()
         at = outage.moment(self._clock())
         steps, advice = outage.story
         closed = state is CircuitState.CLOSED
@@ -490,6 +564,7 @@ class Journal:
             id=outage.id,
             origin=outage.origin,
             state=state,
+            mode=_mode_of(outage, mode),
             trigger=outage.trigger,
             is_channel=outage.is_channel,
             chain=steps,
@@ -503,43 +578,74 @@ class Journal:
             openings=outage.openings,
             held_errors=outage.held_errors,
             held_messages=outage.held_messages,
+            observed_errors=outage.observed_errors,
+            observed_messages=outage.observed_messages,
             held_kinds={**outage.held_kinds},
             probes=tuple(
                 Probe(frame=p.frame, text=p.text, at=p.at, outcome=p.outcome) for p in outage.probes
             ),
             probe_in_secs=min(waits) if waits and not closed else None,
-            gave_up=gave_up,
+            gave_up=outage.has_given_up,
             advice=advice,
+            call=outage.call,
         )
 
 
-def log_line(incident: Incident) -> str:
+def _failures(transition: Transition, opening: Opening) -> int:
+    """How many failures opened a circuit: those in its window, or those of the chain."""
+    if opening.link is not None and opening.trigger is Trigger.RECURSION:
+        return max(transition.failures, opening.link.failures)
+    if opening.link is not None and opening.trigger is Trigger.LOG_ECHO:
+        return max(opening.link.echoes, (opening.link.root or opening.link).echoed)
+    return transition.failures
+
+
+def _mode_of(outage: _Outage, mode: Mode) -> Mode:
+    """The mode of its circuits: to guard where one of them does."""
+    modes = {guarded.mode or mode for guarded in outage.circuits}
+    return next(one for one in Mode if one in modes)
+
+
+def log_line(news: News) -> str:
     """What the log says of a change."""
+    incident = news.incident
+    circuit = "circuit" if incident.mode is not Mode.OBSERVE else "observing: circuit"
     origin = one_line(incident.origin, 200)
-    held = f"held back {incident.held_errors} errors, {incident.held_messages} messages"
+    errors = held_in_words(incident.held_errors, incident.observed_errors, "error")
+    messages = held_in_words(incident.held_messages, incident.observed_messages, "message")
     match incident.state:
         case CircuitState.OPEN:
             wait = incident.probe_in_secs
             probe = "no probe" if wait is None else f"next probe in {wait:.1f} s"
-            gave_up = ", giving up" if incident.gave_up else ""
+            gave_up = ", giving up" if news.gives_up else ""
             return (
-                f"circuit open: {origin} ({incident.trigger.value}, {incident.failures} failures, "
+                f"{circuit} open: {origin} ({incident.trigger.value}, {incident.failures} failures, "
                 f"opening {incident.openings}), {probe}{gave_up}. {incident.advice.text}"
             )
         case CircuitState.HALF_OPEN:
-            return f"circuit half-open: {origin}, {held}, probing"
+            return f"{circuit} half-open: {origin}, {errors}, {messages}, probing"
         case CircuitState.CLOSED:
-            return f"circuit closed: {origin}, {held} in {incident.secs:.1f} s"
+            ending = "" if incident.ending is None else f" ({incident.ending.value})"
+            return (
+                f"{circuit} closed{ending}: {origin}, {errors}, {messages} in {incident.secs:.1f} s"
+            )
 
 
 def log_fields(incident: Incident) -> dict[str, Any]:
     """What a structured log carries beside the line."""
-    return {
+    fields: dict[str, Any] = {
         "circuit_origin": str(incident.origin),
         "circuit_state": incident.state.value,
+        "circuit_mode": incident.mode.value,
         "circuit_trigger": incident.trigger.value,
         "circuit_incident": incident.id,
         "circuit_advice": incident.advice.kind.value,
         "circuit_held_errors": incident.held_errors,
         "circuit_held_messages": incident.held_messages,
+        "circuit_observed_errors": incident.observed_errors,
+        "circuit_observed_messages": incident.observed_messages,
     }
+    if incident.call is not None:
+        call = incident.call.model_dump()
+        fields |= {f"circuit_{name}": value for name, value in call.items()}
+    return fields

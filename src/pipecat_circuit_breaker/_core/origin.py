@@ -23,6 +23,9 @@ CHANNEL_DOWN = "channel down"
 #: Kind of a loop through the log: sending writes a line, and the line is sent.
 LOG_ECHO = "log echo"
 
+#: Under this name is counted what is not sent because nobody is connected.
+NOBODY_CONNECTED = "nobody connected"
+
 _NAME_CHARS = 100
 _KIND_CHARS = 256
 _WHOM_CHARS = 100

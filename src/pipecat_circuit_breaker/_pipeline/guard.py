@@ -24,19 +24,22 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_output import BaseOutputTransport
 
 from pipecat_circuit_breaker._core import backoff, causality, remarks
+from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import Breaker, Delivery
 from pipecat_circuit_breaker._core.causality import WINDOWS_CARRIED, Causality, Link, Note
+from pipecat_circuit_breaker._core.channel import Absence, Output
 from pipecat_circuit_breaker._core.circuit import CircuitState
 from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.journal import log_fields, log_line
+from pipecat_circuit_breaker._core.journal import News, log_fields, log_line
 from pipecat_circuit_breaker._core.origin import Processor
 from pipecat_circuit_breaker._core.text import one_line
-from pipecat_circuit_breaker._pipeline import identify, observers, outputs, releases, worker
+from pipecat_circuit_breaker._pipeline import errors, identify, observers, outputs, releases, worker
+from pipecat_circuit_breaker._pipeline.call import Tags, call_of
 from pipecat_circuit_breaker._pipeline.doors import Door
 from pipecat_circuit_breaker._pipeline.log import ear
 from pipecat_circuit_breaker._pipeline.patch import Undo
 from pipecat_circuit_breaker._pipeline.releases import Worker
-from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
+from pipecat_circuit_breaker.incident import Call, CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 
 _GUARD = "_circuit_breaker_guard"
@@ -45,7 +48,7 @@ _GUARD = "_circuit_breaker_guard"
 #: not cut: a heartbeat looks the same.
 _LONG_CHAIN = 1_000
 
-Tell = Callable[[Incident], Awaitable[None]]
+Tell = Callable[[News], Awaitable[None]]
 Left = Callable[[], Awaitable[None]]
 
 
@@ -66,6 +69,7 @@ class Guard:
         self._params = params
         self._listeners: list[Tell] = []
         self._leaving: list[Left] = []
+        self._tags: list[Tags] = []
         self._has_left = False
         self._reported: set[str] = set()
         self._is_telling = False
@@ -77,9 +81,10 @@ class Guard:
             max_circuits=params.max_circuits,
             cooldown=self._draw_cooldown,
             channel_cooldown=self._draw_channel_cooldown,
-            gives_up=self._gives_up,
+            gives_up=self._gives_up if params.give_up is not None else None,
             clock=params.clock,
             mode=params.mode,
+            call=self._call,
         )
         self.worker = worker
         self._observer = observer
@@ -99,6 +104,7 @@ class Guard:
         observer: BaseObserver | None,
         tell: Tell,
         left: Left,
+        tags: Tags = None,
     ) -> Guard:
         """Take part in guarding a worker's pipeline.
 
@@ -108,6 +114,7 @@ class Guard:
             observer: The worker's observer, whom every processor tells what it handles.
             tell: Called with every change.
             left: Called when the guard has left.
+            tags: What the application says of the pipeline.
         """
         # Kept by the worker itself: they refer to each other, and go together.
         guard: Guard | None = getattr(worker, _GUARD, None)
@@ -121,6 +128,7 @@ class Guard:
             )
         guard._listeners.append(tell)
         guard._leaving.append(left)
+        guard._tags.append(tags)
         return guard
 
     async def leave(self) -> None:
@@ -151,6 +159,8 @@ class Guard:
             if processor is top or not is_end:
                 door = Door(processor, self, next(numbers), hears_errors=hears_errors)
                 self._undo.append(door.leave)
+            if not hears_errors:
+                self._undo.append(errors.stand_at(processor, self))
             if isinstance(processor, BaseOutputTransport):
                 self._breaker.output(processor)
                 self._undo.append(outputs.stand_at(processor, self))
@@ -187,6 +197,30 @@ class Guard:
         return self._breaker.totals
 
     @property
+    def has_left(self) -> bool:
+        """Whether the pipeline is over."""
+        return self._has_left
+
+    @property
+    def mode(self) -> Mode:
+        """The breaker's mode."""
+        return self._breaker.mode
+
+    @property
+    def channels(self) -> tuple[tuple[str, ChannelFacts, int], ...]:
+        """Each output transport: its name, what is known of it, how much it has not sent to nobody."""
+        return self._breaker.channels
+
+    def _call(self) -> Call:
+        """Whose an incident is, asked when it begins."""
+        return call_of(
+            self.worker,
+            self._tags,
+            max_text=self._params.max_text,
+            report=lambda e: self._report("asking `tags`", e),
+        )
+
+    @property
     def open_circuits(self) -> tuple[tuple[str, CircuitState], ...]:
         """The shared name and the state of each circuit that is not closed; from any thread."""
         return self._breaker.open_circuits
@@ -204,7 +238,28 @@ class Guard:
 
     def connected(self, output: FrameProcessor, *, connected: bool) -> None:
         """Say whether there is anybody to send to."""
-        self._breaker.output(output).is_connected = connected
+        channel = self._breaker.output(output)
+        channel.is_watched, channel.is_connected = True, connected
+        absence, channel.absence = channel.absence, Absence()
+        if absence.since is not None:
+            self._say(
+                "DEBUG",
+                f"{output}: {absence.messages} messages were not sent while nobody was connected",
+            )
+
+    def _note_absence(self, output: BaseOutputTransport, channel: Output) -> None:
+        """Tell it once where a bot goes on sending to nobody for long."""
+        absence = channel.absence
+        if absence.since is None or absence.is_told or channel.has_ended:
+            return
+        secs = self._params.clock() - absence.since
+        if secs >= self._params.absence_secs:
+            absence.is_told = True
+            self._say(
+                "WARNING",
+                f"{output}: nobody has been connected for {secs:.0f} s, and the bot goes on: "
+                f"{absence.messages} messages were not sent. End the bot when its client leaves.",
+            )
 
     #
     # Doors
@@ -328,7 +383,7 @@ class Guard:
             and note is not None
             and note.link is cause
             and note.handles == cause.frame
-            and pusher.id not in cause.repeated_by
+            and pusher.id not in cause.told_by
         )
         if note is not None and self._in_hand.get(processor.id) is note:
             # It may have taken longer than a window, and proves nothing but this error.
@@ -347,8 +402,11 @@ class Guard:
         )
         if cause is not None and repeats:
             # Told again by somebody else, in other words or not: one failure.
-            link.repeated_by |= {pusher.id}
+            link.told_by |= {pusher.id}
             link.passes = cause.passes
+        else:
+            # A failure of its own, which everybody else may tell again.
+            link.told_by = frozenset((pusher.id,))
         return link
 
     def _note_answer(self, link: Link, cause: Link) -> None:
@@ -370,18 +428,48 @@ class Guard:
         if link.passes is not None:
             return link.passes or door.hears_errors
         if door.hears_errors:
-            return True  # it is judged where it leaves those who have to hear it
+            # It is judged where it leaves those who have to hear it.
+            self._breaker.note_deep(link)
+            return True
+        return self._judge_error(frame, link)
+
+    def _judge_error(self, frame: ErrorFrame, link: Link) -> bool:
         must_pass = self._must_pass(frame)
         if not self._counts(frame):
             link.passes = True
             return True
         delivery, by_delivery = self._delivery_of(frame, link)
-        verdict = self._breaker.judge_error(link, delivery, by_delivery=by_delivery)
-        link.passes = verdict.passes or must_pass
-        if verdict.remark and not must_pass:
+        verdict = self._breaker.judge_error(
+            link, delivery, by_delivery=by_delivery, must_pass=must_pass
+        )
+        link.passes = verdict.passes
+        if verdict.remark:
             text = one_line(remarks.without(str(frame.error)), self._params.max_text)
             frame.error = f"{text} ({verdict.remark})"
         return link.passes
+
+    def may_hear(
+        self, processor: FrameProcessor, error: ErrorFrame, *, lasting: bool
+    ) -> Link | bool:
+        """Whether a processor's own handlers may hear of its error.
+
+        They hear all but those that recur: a handler that answers each of them
+        makes the next. Others may be counted there, for a reason of the application's.
+        """
+        try:
+            if self._causality.link_of(error) is not None:
+                return True  # it was pushed before: that is a matter of the doors
+            note = causality.note_of(processor)
+            cause = self._causality.cause(note, type(error), now=self._params.clock())
+            link = self._born(error, processor, cause, note)
+            origin = link.origin
+            recurs = origin is not None and link.failed_at.get(origin.processor_id, 0) > 2
+            if recurs and not lasting and not self._judge_error(error, link):
+                return False
+            return link
+        except Exception as e:
+            self._report("judging an error", e)
+            return True
 
     def _delivery_of(self, frame: ErrorFrame, link: Link) -> tuple[Delivery | None, bool]:
         """The delivery on whose account an error is pushed, and whether it is one at all."""
@@ -500,6 +588,7 @@ class Guard:
             )
             if delivery is not None:
                 return delivery
+            self._note_absence(output, channels)
             if channels.is_reachable and not self._sends_itself(output, link):
                 return outputs.HeldBackError(f"{output}: held back, the channel is down")
             return False
@@ -563,18 +652,18 @@ class Guard:
             self._is_telling = False
             causality.restore(token)
 
-    async def _tell_one(self, incident: Incident) -> None:
+    async def _tell_one(self, news: News) -> None:
         try:
-            logger.bind(**log_fields(incident)).warning(log_line(incident))
+            logger.bind(**log_fields(news.incident)).warning(log_line(news))
         except Exception as e:
             # Whoever listens hears of it all the same.
             self._report("writing to the log", e)
         for tell in [*self._listeners]:
             try:
-                await tell(incident)
+                await tell(news)
             except Exception as e:
                 self._report("telling what happened", e)
-        if incident.gave_up:
+        if news.gives_up:
             try:
                 await self._give_up()
             except Exception as e:
@@ -615,15 +704,14 @@ class Guard:
         )
 
     def _say_once(self, what: str, line: str, error: Exception | None = None) -> None:
-        if what in self._reported:
-            return
-        self._reported.add(what)
+        if what not in self._reported:
+            self._reported.add(what)
+            self._say("WARNING" if error is None else "ERROR", line, error)
+
+    def _say(self, level: str, line: str, error: Exception | None = None) -> None:
         token = causality.silence()
         try:
-            if error is None:
-                logger.warning(line)
-            else:
-                logger.opt(exception=error).error(line)
+            logger.opt(exception=error).log(level, line)
         except Exception:
             pass  # a sink that raises must not stop a frame
         finally:

@@ -35,12 +35,15 @@ else:
     _SWITCHERS = (ServiceSwitcher,)
 
 try:
-    from pipecat.utils.errors import ErrorCategory  # 1.8.0
+    from pipecat.utils.errors import ErrorCategory, classify_http_exception  # 1.8.0
 except ImportError:
     _UNATTRIBUTED: dict[str, Any] = {}
+    _classify: Callable[[Exception], Any] = lambda _: None  # noqa: E731
 else:
+    _classify = classify_http_exception
     # As pipecat does it: a failed send says nothing about what the output can do.
     _UNATTRIBUTED = {"category": ErrorCategory.UNKNOWN}
+
 
 #: Frames with a message for the client. On 0.0.108 `TransportMessageFrame` and
 #: `TransportMessageUrgentFrame` are subclasses of these.
@@ -109,6 +112,12 @@ def _climb(processor: FrameProcessor) -> Worker:
     return _climb(owner) if isinstance(owner, FrameProcessor) else owner
 
 
+def session_of(worker: Worker) -> str | None:
+    """The conversation's id, where the worker was given one."""
+    session = getattr(worker, "_conversation_id", None)
+    return session if isinstance(session, str) else None
+
+
 def category_of(error: ErrorFrame) -> str | None:
     """Why an error occurred; None where nobody could tell, and before 1.8.0."""
     category = getattr(error, "category", None)
@@ -118,6 +127,32 @@ def category_of(error: ErrorFrame) -> str | None:
 def is_usable(processor: FrameProcessor) -> bool:
     """Whether a processor can still do its job; before 1.8.0 every one can."""
     return bool(getattr(processor, "is_usable", True))
+
+
+#: Events of a processor that come where it pushes an error, before or without any door.
+_AT_A_PUSH = ("on_error", "on_before_push_frame", "on_after_push_frame")
+
+
+def hears_own_errors(processor: FrameProcessor) -> bool:
+    """Whether anybody hears of a processor's error where it is reported, before it travels."""
+    if type(processor).push_error_frame is not FrameProcessor.push_error_frame:
+        return True
+    events = (processor._event_handlers.get(name) for name in _AT_A_PUSH)
+    return any(event is not None and event.handlers for event in events)
+
+
+def is_lasting(
+    processor: FrameProcessor, error: ErrorFrame, force_treat_as_permanent: bool = False
+) -> bool:
+    """Whether an error is going to leave its processor unusable; before 1.8.0 none does.
+
+    As ``push_error_frame`` decides it, which takes the same arguments.
+    """
+    category = getattr(error, "category", None)
+    if category is None and error.exception is not None:
+        category = getattr(processor, "_classify_error", lambda _: None)(error.exception)
+        category = category or _classify(error.exception)
+    return force_treat_as_permanent or bool(getattr(category, "is_permanent", False))
 
 
 def is_direct(processor: FrameProcessor) -> bool:

@@ -39,6 +39,7 @@ from pipecat_circuit_breaker.demo.parts import (
     ErrorNotifier,
     Failure,
     Output,
+    count_offers,
     message,
     sound,
 )
@@ -77,7 +78,7 @@ class Chain:
 
     Parameters:
         name: Its name on the command line.
-        title: What happens, in one line.
+        title: What happens, in at most 46 characters: it shares its line with figures.
         build: Builds the pipeline, given the tally, the breaker or None, and the position of the
             breaker: "first" in the user's pipeline, or "last", directly before the output.
     """
@@ -165,9 +166,9 @@ async def _websocket_serializer(
     transport = WebsocketClientTransport(
         f"ws://127.0.0.1:{port}", WebsocketClientParams(serializer=BrokenSerializer(tally))
     )
-    worker = _worker(
-        tally, breaker, position, before=[transport.input()], output=transport.output()
-    )
+    output = transport.output()
+    count_offers(output, tally)
+    worker = _worker(tally, breaker, position, before=[transport.input()], output=output)
     return Scenario(worker, _queue_message(worker), resources)
 
 
@@ -245,52 +246,52 @@ CHAINS: dict[str, Chain] = {
     for chain in (
         Chain(
             "send-raises",
-            "sending raises; RTVI reports that to the client, which is sending",
+            "sending raises; RTVI reports it to the client",
             partial(_one_output, failure="raises"),
         ),
         Chain(
             "send-pushes-error",
-            "the same with a transport that pushes an ErrorFrame",
+            "the transport pushes an ErrorFrame",
             partial(_one_output, failure="pushes-error"),
         ),
         Chain(
             "websocket-serializer",
-            "the same with Pipecat's WebSocket transport and a serializer that raises",
+            "WebSocket transport whose serializer raises",
             _websocket_serializer,
         ),
         Chain(
             "system-logs-raise",
-            "log lines go to the client; sending raises, which is logged",
+            "log lines go to the client; sending raises",
             partial(_one_output, failure="raises", system_logs=True),
         ),
         Chain(
             "system-logs-silent",
-            "log lines go to the client; sending only logs that it fails",
+            "log lines go to the client; sending only logs",
             partial(_one_output, failure="logs", system_logs=True),
         ),
         Chain(
             "spoken-apology",
-            "on_pipeline_error speaks an apology, and it is the speech that is broken",
+            "an apology is spoken, and speech is broken",
             _spoken_apology,
         ),
         Chain(
             "two-dead-outputs",
-            "two outputs side by side, both dead: the errors double each turn",
+            "two dead outputs: errors double each turn",
             _two_dead_outputs,
         ),
         Chain(
             "second-notifier",
-            "RTVI and the application both report each error: more messages each turn",
+            "RTVI and the app both report: grows each turn",
             _second_notifier,
         ),
         Chain(
             "stt-flood",
-            f"recognition fails on {FLOOD_CHUNKS} chunks of sound, and the client hears of each",
+            f"recognition fails on {FLOOD_CHUNKS} chunks of sound",
             _stt_flood,
         ),
         Chain(
             "queued-message",
-            "a message queued behind sound meets a transport that raises: no more sound",
+            "a queued message meets a dead client",
             partial(_queued_message, warning=True),
         ),
     )

@@ -21,20 +21,42 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, get_args
 
 from loguru import logger
 
+from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, Mode
 from pipecat_circuit_breaker.demo.chains import CHAINS, Position
 from pipecat_circuit_breaker.demo.run import Outcome, peak_rss_mib, run_chain, seconds
 from pipecat_circuit_breaker.demo.tally import Figures, Tally
 
 SNAPSHOT_SECS = 0.2
 IMPORT_SECS = 60.0
+END_SECS = 5.0
 GRACE_SECS = 2.0
 MEMORY_MIB = 1536
 
 _end_of_output = object()
+
+
+class Stage(Enum):
+    """What a chain's process does, as far as can be told from outside.
+
+    Parameters:
+        STARTING: It imports Pipecat and starts the pipeline.
+        RUNNING: The chain is triggered, and its time is not over.
+        ENDING: The time is over, and the pipeline may take ``end_limit`` to end.
+        OVERDUE: It has not ended by then. It is killed in ``GRACE_SECS``.
+    """
+
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDING = "ending"
+    OVERDUE = "overdue"
+
+
+Follow = Callable[[Stage, Figures], None]
 
 
 class ContainedError(Exception):
@@ -44,21 +66,22 @@ class ContainedError(Exception):
 def run_contained(
     name: str,
     *,
-    protected: bool,
+    mode: Mode | None,
     position: Position = "first",
     duration: float = 3.0,
-    end_limit: float = 5.0,
-    on_figures: Callable[[Figures], None] | None = None,
+    end_limit: float = END_SECS,
+    on_progress: Follow | None = None,
 ) -> Outcome:
     """Run a chain in a child process.
 
     Args:
         name: Name of the chain.
-        protected: Whether a circuit breaker is in its pipeline.
+        mode: What the circuit breaker in its pipeline does; None for no breaker.
         position: Where the breaker is.
         duration: Seconds from the trigger until the pipeline is ended.
         end_limit: Seconds that the end may take.
-        on_figures: Called with each snapshot of the counts, a few times a second.
+        on_progress: Called a few times a second with what the process does and its latest counts,
+            whether it reports or hangs.
 
     Returns:
         What came of it. If the child had to be killed, its last figures.
@@ -68,8 +91,8 @@ def run_contained(
     """
     command = [sys.executable, "-m", "pipecat_circuit_breaker.demo.contained", name]
     command += ["--position", position, "--seconds", str(duration), "--end-limit", str(end_limit)]
-    if protected:
-        command.append("--protected")
+    if mode is not None:
+        command += ["--mode", mode.value]
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -78,7 +101,7 @@ def run_contained(
         text=True,
     )
     try:
-        return _follow(child, duration, end_limit, on_figures)
+        return _follow(child, duration, end_limit, on_progress)
     finally:
         child.kill()
         child.wait()
@@ -88,27 +111,29 @@ def _follow(
     child: "subprocess.Popen[str]",
     duration: float,
     end_limit: float,
-    on_figures: Callable[[Figures], None] | None,
+    on_progress: Follow | None,
 ) -> Outcome:
     reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(child, reports), daemon=True).start()
     deadline = time.monotonic() + IMPORT_SECS
     last = Figures()
     peak = 0.0
-    triggered = False
+    triggered_at: float | None = None
     reason = "it no longer reacted"
     while (remaining := deadline - time.monotonic()) > 0:
+        if on_progress is not None:
+            on_progress(_stage(triggered_at, duration, end_limit), last)
         try:
-            report = reports.get(timeout=remaining)
+            report = reports.get(timeout=min(remaining, SNAPSHOT_SECS))
         except queue.Empty:
-            break
+            continue
         if report is _end_of_output:
             # It ended without a word: by its limit of CPU time, or else for want of memory.
             if sys.platform == "win32" or _exit_code(child) != -signal.SIGXCPU:
                 reason = "out of memory"
             break
         if "failed" in report:
-            if not triggered:
+            if triggered_at is None:
                 raise ContainedError(report["failed"])
             reason = report["failed"]
             break
@@ -116,23 +141,30 @@ def _follow(
             return Outcome.from_json(report["outcome"])
         figures = Figures(**report["figures"])
         peak = max(peak, report["peak_rss_mib"])
-        if not triggered:
-            triggered = True
-            deadline = time.monotonic() + duration + end_limit + GRACE_SECS
+        if triggered_at is None:
+            triggered_at = time.monotonic() - figures.elapsed
+            deadline = triggered_at + duration + end_limit + GRACE_SECS
         # What a storm does while it is being ended is not part of its figures.
         if figures.elapsed <= duration + SNAPSHOT_SECS:
             last = figures
-        if on_figures is not None:
-            on_figures(last)
         if peak > MEMORY_MIB:
             reason = "out of memory"
             break
-    if not triggered:
+    if triggered_at is None:
         code = _exit_code(child)
         raise ContainedError(
             "it did not start in time" if code is None else f"it exited with code {code}"
         )
     return Outcome(last, None, peak, killed=reason)
+
+
+def _stage(triggered_at: float | None, duration: float, end_limit: float) -> Stage:
+    if triggered_at is None:
+        return Stage.STARTING
+    elapsed = time.monotonic() - triggered_at
+    if elapsed < duration:
+        return Stage.RUNNING
+    return Stage.ENDING if elapsed < duration + end_limit else Stage.OVERDUE
 
 
 def _exit_code(child: "subprocess.Popen[str]") -> int | None:
@@ -158,10 +190,10 @@ def _main() -> None:
     """Be the child: run one chain, and write one JSON object per line to stdout."""
     parser = argparse.ArgumentParser()
     parser.add_argument("chain", choices=[*CHAINS])
-    parser.add_argument("--protected", action="store_true")
+    parser.add_argument("--mode", type=Mode)
     parser.add_argument("--position", choices=get_args(Position), default="first")
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--end-limit", type=float, default=5.0)
+    parser.add_argument("--end-limit", type=float, default=END_SECS)
     options = parser.parse_args()
     # A storm of log lines on a terminal would be another storm.
     logger.remove()
@@ -175,10 +207,8 @@ def _main() -> None:
 
 async def _child(options: argparse.Namespace) -> Outcome:
     breaker = None
-    if options.protected:
-        from pipecat_circuit_breaker import CircuitBreakerProcessor
-
-        breaker = CircuitBreakerProcessor()
+    if options.mode is not None:
+        breaker = CircuitBreakerProcessor(params=CircuitBreakerParams(mode=options.mode))
     restrict(cpu_secs=options.seconds + options.end_limit + GRACE_SECS, nice=10)
     tally = Tally()
     threading.Thread(target=_report, args=(tally,), daemon=True).start()

@@ -59,6 +59,7 @@ class Output(BaseOutputTransport):
         self._tally = tally
         self._channel = channel
         self._failure = failure
+        count_offers(self, tally)
 
     async def start(self, frame: StartFrame) -> None:
         """Start the output, which is ready at once.
@@ -185,11 +186,10 @@ class BrokenSTT(FrameProcessor):
         """Initialize the recognition.
 
         Args:
-            tally: Tells when to stop failing.
+            tally: Counts the chunks.
         """
         super().__init__()
         self._tally = tally
-        self._chunks = 0
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Fail to recognise a chunk of sound, and let all frames pass.
@@ -200,8 +200,9 @@ class BrokenSTT(FrameProcessor):
         """
         await super().process_frame(frame, direction)
         if isinstance(frame, InputAudioRawFrame) and not self._tally.calm:
-            self._chunks += 1
-            await self.push_error(f"Recognition of chunk {self._chunks} failed: quota exceeded")
+            self._tally.recognition += 1
+            chunk = self._tally.recognition
+            await self.push_error(f"Recognition of chunk {chunk} failed: quota exceeded")
         await self.push_frame(frame, direction)
 
 
@@ -221,6 +222,21 @@ class ErrorNotifier(FrameProcessor):
                 OutputTransportMessageUrgentFrame(message={"type": "sorry", "error": frame.error})
             )
         await self.push_frame(frame, direction)
+
+
+def count_offers(output: FrameProcessor, tally: Tally) -> None:
+    """Count the messages that come to an output, before anybody can hold them back there.
+
+    Args:
+        output: The output transport.
+        tally: Counts them.
+    """
+
+    def count(_: FrameProcessor, frame: Frame) -> None:
+        if isinstance(frame, (OutputTransportMessageFrame, OutputTransportMessageUrgentFrame)):
+            tally.count_offer()
+
+    output.add_event_handler("on_before_process_frame", count)
 
 
 def message(text: str = "hello") -> OutputTransportMessageUrgentFrame:

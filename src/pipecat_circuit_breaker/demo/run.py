@@ -21,11 +21,13 @@ from pydantic import TypeAdapter
 
 from pipecat_circuit_breaker.demo.chains import Chain, Position, Scenario
 from pipecat_circuit_breaker.demo.tally import Figures, Tally
-from pipecat_circuit_breaker.incident import Incident
+from pipecat_circuit_breaker.incident import Incident, Totals
 from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
 
 Ending = Literal["end", "cancel"]
 Until = Callable[[Tally, "asyncio.Task[None]"], Awaitable[None]]
+
+_CLEANUP_SECS = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Outcome:
         peak_rss_mib: The most memory that the process ever used, in MiB. 0.0 where that is not
             known. It is a figure of this chain only in a process of its own.
         incidents: The latest copy of each incident that the breaker knows of.
+        totals: What the breaker has counted over all of them, and beside them.
+        figures_at_end: The counts at the moment at which these were copied, to compare them with.
+            None where the process was killed before.
         killed: Why the process was killed, or None. Only `contained` kills.
     """
 
@@ -46,6 +51,8 @@ class Outcome:
     end_frame_ms: float | None
     peak_rss_mib: float
     incidents: list[Incident] = field(default_factory=list)
+    totals: list[Totals] = field(default_factory=list)
+    figures_at_end: Figures | None = None
     killed: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -208,8 +215,18 @@ async def run_chain(
         await until(tally, trigger)
         figures = tally.figures()
         end_frame_ms = await _end(scenario.worker, ending, finished, stuck, end_limit)
-        incidents = [*breaker.incidents] if breaker is not None else []
-        outcome = Outcome(figures, end_frame_ms, peak_rss_mib(), incidents)
+        if breaker is not None and end_frame_ms is not None:
+            # An incident ends when its pipeline is cleaned up, which comes after the EndFrame.
+            await asyncio.wait([running], timeout=_CLEANUP_SECS)
+        # No await in between: in a storm all of it changes at each turn of the event loop.
+        outcome = Outcome(
+            figures,
+            end_frame_ms,
+            peak_rss_mib(),
+            incidents=[*breaker.incidents] if breaker is not None else [],
+            totals=[*breaker.totals] if breaker is not None else [],
+            figures_at_end=tally.figures(),
+        )
         if before_teardown is not None:
             before_teardown(outcome)
     finally:

@@ -20,12 +20,16 @@ class Figures:
     """The counts of one moment, as plain numbers.
 
     Parameters:
-        sends: Messages that outputs were asked to send.
-        failed_sends: Those of them that failed.
+        offered: Messages that came to outputs, held back there or not.
+        sends: Those of them that outputs tried to send.
+        failed_sends: Those of these that failed.
+        delivered: Those that did not.
         sends_by_channel: The same as ``sends``, per channel.
         failed_by_channel: The same as ``failed_sends``, per channel.
-        synthesis: Texts that the speech synthesis was asked to speak.
-        errors: ``ErrorFrame``s that reached the worker.
+        synthesis: Texts that the speech synthesis was asked to speak, and refused.
+        recognition: Chunks of sound that the speech recognition failed on.
+        failures: Failed sends, refused texts and failed chunks together.
+        errors: ``ErrorFrame``s that reached the worker, where the application hears of them.
         audio_chunks: Chunks of sound that an output wrote.
         audio_chunks_after: Those of them that were queued after the chain's queued message.
         log_lines: Lines logged at ``DEBUG`` and above since the trigger.
@@ -34,11 +38,15 @@ class Figures:
         cpu_secs: CPU seconds of the whole process since the trigger.
     """
 
+    offered: int = 0
     sends: int = 0
     failed_sends: int = 0
+    delivered: int = 0
     sends_by_channel: dict[str, int] = field(default_factory=dict)
     failed_by_channel: dict[str, int] = field(default_factory=dict)
     synthesis: int = 0
+    recognition: int = 0
+    failures: int = 0
     errors: int = 0
     audio_chunks: int = 0
     audio_chunks_after: int = 0
@@ -61,9 +69,11 @@ class Tally:
     """Counts what happens while a chain runs.
 
     Parameters:
-        sends: Messages that each channel was asked to send.
+        offered: Messages that came to outputs.
+        sends: Messages that each channel tried to send.
         failed_sends: Those of them that failed, per channel.
-        synthesis: Texts that the speech synthesis was asked to speak.
+        synthesis: Texts that the speech synthesis was asked to speak, and refused.
+        recognition: Chunks of sound that the speech recognition failed on.
         errors: ``ErrorFrame``s that reached the worker.
         audio_chunks: Chunks of sound that an output wrote.
         audio_chunks_after: Those of them that were queued after the chain's queued message.
@@ -74,9 +84,11 @@ class Tally:
         triggered_at_cpu: CPU seconds that the process had used by then.
     """
 
+    offered: int = 0
     sends: Counter[str] = field(default_factory=Counter)
     failed_sends: Counter[str] = field(default_factory=Counter)
     synthesis: int = 0
+    recognition: int = 0
     errors: int = 0
     audio_chunks: int = 0
     audio_chunks_after: int = 0
@@ -101,8 +113,8 @@ class Tally:
 
     @property
     def failures(self) -> int:
-        """Failed sends and failed syntheses together."""
-        return self.failed_sends.total() + self.synthesis
+        """Failed sends, refused texts and failed chunks of sound together."""
+        return self.failed_sends.total() + self.synthesis + self.recognition
 
     @property
     def activity(self) -> tuple[int, ...]:
@@ -114,6 +126,11 @@ class Tally:
             self.audio_chunks,
             self.log_lines,
         )
+
+    def count_offer(self) -> None:
+        """Count a message that came to an output, whatever becomes of it there."""
+        if self.triggered_at is not None:
+            self.offered += 1
 
     def count_send(self, channel: str, *, broken: bool) -> bool:
         """Count a message that a channel was asked to send.
@@ -153,12 +170,17 @@ class Tally:
         if self.triggered_at is not None:
             elapsed = time.monotonic() - self.triggered_at
             cpu_secs = time.process_time() - self.triggered_at_cpu
+        sends, failed_sends = self.sends.total(), self.failed_sends.total()
         return Figures(
-            sends=self.sends.total(),
-            failed_sends=self.failed_sends.total(),
+            offered=self.offered,
+            sends=sends,
+            failed_sends=failed_sends,
+            delivered=sends - failed_sends,
             sends_by_channel=dict(self.sends),
             failed_by_channel=dict(self.failed_sends),
             synthesis=self.synthesis,
+            recognition=self.recognition,
+            failures=self.failures,
             errors=self.errors,
             audio_chunks=self.audio_chunks,
             audio_chunks_after=self.audio_chunks_after,

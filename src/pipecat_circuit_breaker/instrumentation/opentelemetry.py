@@ -19,7 +19,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import Span, Status, StatusCode, Tracer, TracerProvider
 
 from pipecat_circuit_breaker._core.circuit import CircuitState
-from pipecat_circuit_breaker.incident import Incident
+from pipecat_circuit_breaker.incident import Incident, Totals
 from pipecat_circuit_breaker.instrumentation.counts import Counts
 from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
 
@@ -43,12 +43,20 @@ class _Counter:
         unit: Its unit.
         description: What it counts.
         parts: Fields of the totals, each with the attribute that tells it apart.
+        less: Of a field, the other field that is no part of it here.
     """
 
     name: str
     unit: str
     description: str
     parts: dict[str, dict[str, str]]
+    less: dict[str, str] = field(default_factory=dict)
+
+    def value(self, totals: Totals, part: str) -> int:
+        """What has been counted of one part."""
+        less = self.less.get(part)
+        counted: int = getattr(totals, part)
+        return counted if less is None else counted - int(getattr(totals, less))
 
 
 _COUNTERS = (
@@ -65,6 +73,19 @@ _COUNTERS = (
         "{frame}",
         "Frames that were held back, a message once for each channel",
         {"held_errors": {_KIND: "error"}, "held_messages": {_KIND: "message"}},
+        less={"held_errors": "observed_errors", "held_messages": "observed_messages"},
+    ),
+    _Counter(
+        "observed_frames",
+        "{frame}",
+        "Frames that would have been held back, had the mode not been to observe",
+        {"observed_errors": {_KIND: "error"}, "observed_messages": {_KIND: "message"}},
+    ),
+    _Counter(
+        "unsent_messages",
+        "{frame}",
+        "Messages that were not sent because nobody was connected: a state, and no failure",
+        {"unsent_messages": {}},
     ),
     _Counter(
         "probes",
@@ -123,7 +144,7 @@ def _counts(provider: MeterProvider | None) -> Counts:
 
         def observe(_: CallbackOptions, counter: _Counter = counter) -> Iterable[Observation]:
             return [
-                Observation(getattr(totals, part), {_ORIGIN: totals.origin, **attributes})
+                Observation(counter.value(totals, part), {_ORIGIN: totals.origin, **attributes})
                 for totals in counts.totals
                 for part, attributes in counter.parts.items()
             ]
@@ -188,7 +209,9 @@ class _Spans:
             f"{_NAME}.incident.id": incident.id,
             f"{_NAME}.trigger": incident.trigger.value,
             f"{_NAME}.advice": incident.advice.kind.value,
+            f"{_NAME}.mode": incident.mode.value,
             "error.type": incident.origin.kind,
+            **_whose(incident),
         }
         current = trace.get_current_span()
         if current.is_recording():
@@ -225,11 +248,28 @@ class _Spans:
                 f"{_NAME}.openings": incident.openings,
                 f"{_NAME}.held_errors": incident.held_errors,
                 f"{_NAME}.held_messages": incident.held_messages,
+                f"{_NAME}.observed_errors": incident.observed_errors,
+                f"{_NAME}.observed_messages": incident.observed_messages,
                 f"{_NAME}.ending": incident.ending.value if incident.ending else "pipeline_over",
             }
         )
         span.set_status(Status(StatusCode.ERROR, incident.trigger.value))
         span.end(time.time_ns() if at is None else _nanoseconds(at))
+
+
+def _whose(incident: Incident) -> dict[str, str | int]:
+    """Whose incident it is, under the names that OpenTelemetry has for it."""
+    call = incident.call
+    if call is None:
+        return {}
+    session = {} if call.session is None else {"session.id": call.session}
+    return {
+        f"{_NAME}.pipeline": call.pipeline,
+        "host.name": call.host,
+        "process.pid": call.process,
+        **session,
+        **{f"{_NAME}.tag.{name}": value for name, value in call.tags.items()},
+    }
 
 
 def _nanoseconds(moment: datetime) -> int:

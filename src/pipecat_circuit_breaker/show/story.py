@@ -16,8 +16,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipecat_circuit_breaker._core.circuit import CircuitState
+from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.text import one_line
-from pipecat_circuit_breaker.incident import ChainStep, Ending, Incident, ProbeOutcome, Trigger
+from pipecat_circuit_breaker.incident import (
+    ChainStep,
+    Ending,
+    Incident,
+    ProbeOutcome,
+    Trigger,
+    held_in_words,
+)
 
 _MAX_TEXT = 400
 _MAX_NAME = 120
@@ -130,10 +138,12 @@ class Story:
         loop: Who sets whom off, and how often round; empty where nothing goes round.
         chain: From the root to the frame that opened the circuit.
         held: What was held back, errors first.
+        held_title: What to call that: in a mode that only observes nothing is.
         nothing_held: What to say where that is nothing.
         tries: The latest probes.
         tried: The same in one line; empty where there was none.
         noticed: What the user noticed.
+        whose: Whose call it was, in pairs of what and which.
         as_of: A remark where it all goes on after this copy; else empty.
     """
 
@@ -147,10 +157,12 @@ class Story:
     loop: str
     chain: tuple[Step | Gap, ...]
     held: tuple[Held, ...]
+    held_title: str
     nothing_held: str
     tries: tuple[Try, ...]
     tried: str
     noticed: str
+    whose: tuple[tuple[str, str], ...]
     as_of: str
 
 
@@ -172,10 +184,12 @@ def tell(incident: Incident, *, most_steps: int = 64) -> Story:
         loop=_loop(incident.chain),
         chain=_chain(incident, most_steps),
         held=_held(incident),
+        held_title=_held_title(incident),
         nothing_held="nothing" if incident.ended_at is not None else "nothing yet",
         tries=_tries(incident),
         tried=_tried(incident),
         noticed=_noticed(incident),
+        whose=_whose(incident),
         as_of=_as_of(incident),
     )
 
@@ -201,6 +215,8 @@ def duration(secs: float) -> str:
 
 def _facts(incident: Incident) -> list[str]:
     facts = [_why(incident), f"opened {_moment(incident.opened_at)}"]
+    if incident.mode is Mode.OBSERVE:
+        facts.insert(0, "only observed")
     if incident.openings > 1:
         facts.append(f"opened {incident.openings} times")
     if incident.ended_at is not None:
@@ -282,6 +298,15 @@ def _held(incident: Incident) -> tuple[Held, ...]:
     return tuple(Held(count, kind, count / most) for kind, count in counts if count > 0)
 
 
+def _held_title(incident: Incident) -> str:
+    observed = incident.observed_errors + incident.observed_messages
+    if observed and observed == incident.held_errors + incident.held_messages:
+        return "What would have been held back"
+    if observed:
+        return "What was, or would have been, held back"
+    return "What was held back"
+
+
 def _tries(incident: Incident) -> tuple[Try, ...]:
     return tuple(
         Try(
@@ -305,8 +330,24 @@ def _noticed(incident: Incident) -> str:
     held = incident.held_messages
     if not held:
         return incident.noticed if incident.ended_at is not None else "Nothing yet."
-    missing = "1 message was" if held == 1 else f"{held:,} messages were"
-    return f"{missing} held back in {duration(incident.secs)}. Sound was not touched."
+    words = held_in_words(held, incident.observed_messages, "message")
+    return f"{words} in {duration(incident.secs)}. Sound was not touched."
+
+
+def _whose(incident: Incident) -> tuple[tuple[str, str], ...]:
+    call = incident.call
+    if call is None:
+        return ()
+    pairs = [
+        ("pipeline", call.pipeline),
+        ("session", call.session or ""),
+        ("host", f"{call.host}, process {call.process}"),
+        ("versions", f"pipecat {call.pipecat}, circuit breaker {call.version}"),
+        *call.tags.items(),
+    ]
+    return tuple(
+        (one_line(what, _MAX_NAME), one_line(which, _MAX_TEXT)) for what, which in pairs if which
+    )
 
 
 def _as_of(incident: Incident) -> str:

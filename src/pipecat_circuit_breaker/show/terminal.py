@@ -55,13 +55,24 @@ def _branches(story: Story) -> Iterator[tuple[str, RenderableType]]:
     yield "What to do", Group(advice, look)
     if story.chain:
         yield "What set off what", _chain(story)
-    yield "What was held back", _held(story)
+    yield story.held_title, _held(story)
     if story.tries:
         yield f"Probes: {story.tried}", _tries(story.tries)
     noticed: RenderableType = Text(story.noticed)
     if story.as_of:
         noticed = Group(noticed, Text(story.as_of, style="dim"))
     yield "What the user noticed", noticed
+    if story.whose:
+        yield "Whose call it was", _whose(story)
+
+
+def _whose(story: Story) -> RenderableType:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", overflow="fold")
+    grid.add_column(overflow="fold")
+    for what, which in story.whose:
+        grid.add_row(Text(what), Text(which))
+    return grid
 
 
 def _chain(story: Story) -> RenderableType:

@@ -1,0 +1,81 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""The command line's entry point.
+
+It works where no extra is installed. And it is no part of the package: importing that imports
+Pipecat, which takes a second and logs a banner, for `--help` too.
+"""
+
+import argparse
+import importlib
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+
+_NAME = "pipecat-circuit-breaker"
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A command, and what is needed to run it.
+
+    Parameters:
+        help: What it does, in one line.
+        extra: The extra that it comes with.
+        needs: What that installs, by the names to import.
+    """
+
+    help: str
+    extra: str
+    needs: tuple[str, ...]
+
+
+_COMMANDS = {
+    "demo": _Command(
+        "run error chains that really happen, without and with the breaker",
+        "demo",
+        ("click", "jinja2", "rich", "websockets"),
+    ),
+    "show": _Command(
+        "explain incidents that somebody has kept: who failed, why, what to do",
+        "cli",
+        ("click", "jinja2", "rich"),
+    ),
+}
+
+
+def main() -> None:
+    """Run a command, or say what it needs and how to install that. Exits in any case."""
+    parser = argparse.ArgumentParser(
+        _NAME, description="A circuit breaker for Pipecat.", epilog=f"More: {_NAME} COMMAND --help"
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version(_NAME)}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="name", required=True
+    )
+    for name, command in _COMMANDS.items():
+        commands.add_parser(name, help=command.help)
+    # What follows the command is for the command.
+    name = parser.parse_args(sys.argv[1:2]).name
+    command = _COMMANDS[name]
+    if missing := [need for need in command.needs if find_spec(need) is None]:
+        parser.exit(
+            2,
+            f"{_NAME} {name} needs {', '.join(missing)}: not installed, as a bot runs without them."
+            f" To install them:\n\n  pip install '{_NAME}[{command.extra}]'\n",
+        )
+    from loguru import logger
+
+    # Before Pipecat is imported, which logs its banner then.
+    logger.remove()
+    run = getattr(importlib.import_module(f"pipecat_circuit_breaker.{name}.app"), name)
+    run.main(sys.argv[2:], prog_name=f"{_NAME} {name}")
+
+
+if __name__ == "__main__":
+    main()
