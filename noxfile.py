@@ -4,18 +4,21 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""Test sessions: the whole suite, the releases of pipecat, the linters.
+"""Test sessions: the whole suite on each Python, the releases of pipecat, the linters.
 
-`nox` runs all, `nox -s "releases(1.7.0)"` one; what follows `--` goes to pytest.
+`nox` runs all, `nox -s tests-3.12` or `nox -s "releases(1.7.0)"` one; what follows `--` goes to
+pytest. A Python that is not there is skipped; where `CI` is set it is an error.
 """
 
 import re
 
 import nox
 
-nox.needs_version = ">=2024.4.15"
+nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "venv"
-nox.options.error_on_missing_interpreters = True
+
+#: Those that pyproject.toml names.
+PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
 
 #: A release per line that pipecat had, and whatever is the newest today.
 RELEASES = ["0.0.108", "1.0.0", "1.7.0", "1.8.1", "1.12.0", "1.14.0", "newest"]
@@ -30,7 +33,7 @@ def newest(session: nox.Session) -> str:
     return found[1]
 
 
-@nox.session
+@nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the whole suite on the newest pipecat, and see to it that it is the newest."""
     session.install("-e", ".[test]")

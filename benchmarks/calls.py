@@ -37,6 +37,7 @@ OPENINGS = ("errors of a processor", "failed sends")
 GOAL_CALLS = 100
 GOAL_FILES = 8
 
+_MOST_COUNTS = 10
 _PARAMS = CircuitBreakerParams()
 _OWN = str(Path(pipecat_circuit_breaker.__file__).parent) + "/"
 
@@ -109,13 +110,14 @@ async def calls_per_frame(variant: str, mood: str, *, frames: int = 100) -> Call
             await bot.fails_once()
         if mood == "failed once":
             clock.now += WINDOWS_CARRIED * _PARAMS.window_secs
-        counts = []
-        for _ in range(2):
+        counts: list[tuple[int, int]] = []
+        # The first time there is more to do, and on a busy machine a timer of pipecat's fires in
+        # between. What a frame costs is the least, once that has come twice.
+        while len(counts) < _MOST_COUNTS and (not counts or counts.count(min(counts)) < 2):
             stretch = speech(frames, talks=mood == "talking")
             with CallCounter() as counter:
                 await bot.take(stretch)
             counts.append((counter.calls, counter.own))
-    # Whatever else there was to do was done the first time.
     calls, own = min(counts)
     return Calls(calls / frames, own / frames)
 

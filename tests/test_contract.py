@@ -78,9 +78,9 @@ async def test__one_output_dead_one_alive__live_client_gets_every_message_once_i
         assert len(left.failed) <= MAX_ERRORS
 
 
-async def test__one_output_dead_one_alive__burst__is_the_same():
+async def test__one_output_dead_one_alive__burst__is_the_same(clock):
     left, right = Output(dead), Output()
-    async with running(CircuitBreakerProcessor(), ParallelPipeline([left], [right])) as worker:
+    async with running(breaker_with(clock), ParallelPipeline([left], [right])) as worker:
         await worker.queue_frames([app_message(n) for n in range(100)])
         await settle()
 
@@ -90,9 +90,9 @@ async def test__one_output_dead_one_alive__burst__is_the_same():
         assert len(left.failed) <= MAX_ERRORS + 1
 
 
-async def test__outputs_in_a_row__first_one_dead__queued_messages_still_reach_the_second():
+async def test__outputs_in_a_row__first_one_dead__queued_messages_still_reach_the_second(clock):
     first, second = Output(dead), Output()
-    async with running(CircuitBreakerProcessor(), first, second) as worker:
+    async with running(breaker_with(clock), first, second) as worker:
         for n in range(20):
             await worker.queue_frame(OutputTransportMessageFrame(message={"type": "app", "n": n}))
             await settle(20)
@@ -103,9 +103,9 @@ async def test__outputs_in_a_row__first_one_dead__queued_messages_still_reach_th
 
 
 @pytest.mark.parametrize("burst", [1, 50])
-async def test__one_kind_always_fails__every_other_message_arrives(burst):
+async def test__one_kind_always_fails__every_other_message_arrives(burst, clock):
     output = Output(lambda m: TypeError("not serialisable") if m.get("type") == "bad" else None)
-    async with running(CircuitBreakerProcessor(), output) as worker:
+    async with running(breaker_with(clock), output) as worker:
         for n in range(50):
             await worker.queue_frames([app_message(n, "bad") for _ in range(burst)])
             await worker.queue_frame(app_message(n))

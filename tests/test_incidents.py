@@ -64,7 +64,7 @@ CASES = {
     ),
     "system-logs-raise": Case(
         {"Output"},
-        (MESSAGE, "RTVIProcessor"),
+        (MESSAGE, "PipelineWorker"),
         Trigger.ERRORS,
         AdviceKind.LOG_FEEDS_ITSELF,
         "Output",

@@ -128,18 +128,29 @@ def settled(*, turns: int = 300, cap: int = 5000, timeout: float = 30.0) -> Unti
     """
 
     async def wait(tally: Tally, trigger: "asyncio.Task[None]") -> None:
-        deadline = time.monotonic() + timeout
-        quiet = 0
-        last = tally.activity
-        while quiet < turns and time.monotonic() < deadline:
-            await asyncio.sleep(0)
-            now = tally.activity
-            quiet = quiet + 1 if now == last and trigger.done() else 0
-            last = now
-            if max(tally.sends.total(), tally.synthesis, tally.errors) >= cap:
-                return
+        await _quiet(tally, turns=turns, cap=cap, timeout=timeout, after=trigger.done)
 
     return wait
+
+
+async def _quiet(
+    tally: Tally,
+    *,
+    turns: int = 300,
+    cap: int = 5000,
+    timeout: float = 30.0,
+    after: Callable[[], bool] = lambda: True,
+) -> None:
+    deadline = time.monotonic() + timeout
+    quiet = 0
+    last = tally.activity
+    while quiet < turns and time.monotonic() < deadline:
+        await asyncio.sleep(0)
+        now = tally.activity
+        quiet = quiet + 1 if now == last and after() else 0
+        last = now
+        if max(tally.sends.total(), tally.synthesis, tally.errors) >= cap:
+            return
 
 
 async def run_chain(
@@ -194,8 +205,11 @@ async def run_chain(
     running = asyncio.create_task(runner.run(scenario.worker))
     trigger: asyncio.Task[None] | None = None
     try:
-        await asyncio.wait_for(started.wait(), timeout=20.0)
         logger.add(tally.count_log, level="DEBUG")
+        await asyncio.wait_for(started.wait(), timeout=20.0)
+        # The start goes on for some turns, more of them on one Python than on another. It is logged,
+        # and a line that is still on its way to the client would begin a chain of its own.
+        await _quiet(tally)
         tally.trigger()
         trigger = asyncio.create_task(_run(scenario))
         await until(tally, trigger)

@@ -99,7 +99,9 @@ class Tally:
     triggered_at_cpu: float = 0.0
 
     def trigger(self) -> None:
-        """Note that the chain is triggered now; nothing is counted before."""
+        """Note that the chain is triggered now, and count anew: until now it was the start."""
+        self.sends.clear()
+        self.log_lines = self.log_bytes = 0
         self.triggered_at, self.triggered_at_cpu = time.monotonic(), time.process_time()
 
     @property
@@ -133,8 +135,8 @@ class Tally:
     def count_send(self, channel: str, *, broken: bool) -> bool:
         """Count a message that a channel was asked to send.
 
-        Nothing is counted before the trigger: where log lines are sent to the client, the start
-        of the pipeline makes messages too.
+        None fails before the trigger: where log lines are sent to the client, the start of the
+        pipeline makes messages too.
 
         Args:
             channel: The channel.
@@ -143,8 +145,6 @@ class Tally:
         Returns:
             Whether this message is to fail.
         """
-        if self.triggered_at is None:
-            return False
         self.sends[channel] += 1
         fails = broken and not self.calm
         if fails:
