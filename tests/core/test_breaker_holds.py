@@ -17,7 +17,7 @@ from core_parts import (
 from pipecat_circuit_breaker._core.breaker import EVERYONE
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
-from pipecat_circuit_breaker.incident import Ending, Trigger
+from pipecat_circuit_breaker.incident import AdviceKind, Ending, Trigger
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ def test__incident__of_a_channel__says_which_kinds_fail(bench):
     (incident,) = bench.told()
     assert incident.trigger is Trigger.ERRORS
     assert incident.is_channel
-    assert "into bytes: other, one (ValueError: boom)" in incident.advice.text
+    assert "(ValueError: boom): messages of 2 kinds (other, one); nothing" in incident.advice.text
 
 
 def test__incident__kind_arrives_again__is_none_of_those_that_fail(bench):
@@ -374,7 +374,34 @@ def test__incident__kind_arrives_again__is_none_of_those_that_fail(bench):
     bench.send("gone", ok=True)
     for kind in ("one", "other", "one"):
         bench.send_with_error(kind, failure="ValueError")
-    assert "into bytes: other, one (" in bench.told()[0].advice.text
+    assert "2 kinds (other, one)" in bench.told()[0].advice.text
+
+
+def test__incident__of_errors_while_others_get_through__says_how_many_did(bench):
+    bench.send("good", ok=True)
+    for _ in range(3):
+        bench.send_with_error("bad", failure="ConnectionError")
+        bench.send("good", ok=True)
+    (incident,) = bench.told()
+    assert incident.advice.kind is AdviceKind.CHANNEL_FAILS
+    assert "one kind (bad); 2 others got through meanwhile." in incident.advice.text
+
+
+def test__incident__of_a_channel_whose_client_is_connected__is_no_guess_at_who_left(bench):
+    bench.output.is_watched = True
+    for kind in ("one", "other", "one"):
+        bench.send_with_error(kind, failure="ConnectionError")
+    (incident,) = bench.told()
+    assert incident.advice.kind is AdviceKind.CHANNEL_FAILS
+    assert "A client is connected." in incident.advice.text
+
+
+def test__incident__of_a_processor_that_is_no_output__knows_of_no_channel(bench):
+    bench.sends(2, "chat", ok=False)
+    bench.errors(3, "ConnectionError")
+    (incident,) = bench.told()
+    assert not incident.is_channel
+    assert incident.advice.kind is AdviceKind.PROCESSOR_FAILS
 
 
 def test__incident__somebody_answers_the_errors_with_what_fails__is_named(clock):

@@ -3,7 +3,8 @@
 import pytest
 from core_parts import OUT, guarded_for
 
-from pipecat_circuit_breaker._core.channel import Channel, Output
+from pipecat_circuit_breaker._core.advice import ChannelFacts
+from pipecat_circuit_breaker._core.channel import Absence, Channel, Output
 
 
 @pytest.fixture
@@ -88,9 +89,34 @@ def test__new_output__is_connected_and_has_not_ended(output):
     assert output.is_connected is True
     assert output.has_ended is False
     assert output.is_reachable
-    assert output.facts.failing_kinds == ()
     assert output.unreached == 0
     assert output.whole.destination is None
+
+
+def test__new_output__nothing_was_sent__its_facts_say_nothing(output):
+    assert output.is_watched is False
+    assert output.facts == ChannelFacts((), 0, None)
+
+
+def test__new_output__nobody_has_been_missed(output):
+    assert (output.absence.since, output.absence.messages, output.absence.is_told) == (
+        None,
+        0,
+        False,
+    )
+    assert output.absence is not Output(1, max_errors=1, window_secs=1.0, most=1).absence
+    assert output.absence != Absence(), "each is its own"
+
+
+@pytest.mark.parametrize(
+    ("is_watched", "is_connected", "known"),
+    [(False, True, None), (False, False, None), (True, True, True), (True, False, False)],
+)
+def test__facts__whether_somebody_is_connected__is_known_where_a_transport_is_asked(
+    output, is_watched, is_connected, known
+):
+    output.is_watched, output.is_connected = is_watched, is_connected
+    assert output.facts.is_connected is known
 
 
 @pytest.mark.parametrize(
@@ -159,6 +185,30 @@ def test__failing_kinds__without_end__the_latest_64_are_kept(output):
     for n in range(65):
         output.failed(str(n))
     assert output.facts.failing_kinds == tuple(str(n) for n in range(1, 65))
+
+
+def test__delivered__while_a_kind_fails__is_counted_from_its_first_failure(output):
+    output.delivered("good")
+    output.failed("bad")
+    output.delivered("good")
+    output.failed("bad")
+    output.delivered("other")
+    assert output.facts == ChannelFacts(("bad",), 2)
+
+
+def test__delivered__the_failing_kind_arrives__is_one_of_what_got_through(output):
+    output.failed("bad")
+    output.failed("worse")
+    output.delivered("bad")
+    assert output.facts == ChannelFacts(("worse",), 1)
+
+
+def test__delivered__nothing_fails_any_more__the_next_failure_begins_anew(output):
+    output.failed("bad")
+    output.delivered("good")
+    output.delivered("bad")
+    output.failed("bad")
+    assert output.facts == ChannelFacts(("bad",), 0)
 
 
 def test__let_go__a_circuit_is_no_more__its_channels_begin_anew(output, clock):
