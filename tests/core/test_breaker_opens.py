@@ -435,6 +435,22 @@ def test__delivery__its_success_is_taken_back_after_its_client_has_gone__is_no_f
     assert bench.told() == []
 
 
+@LEAVES
+@pytest.mark.parametrize("has_outcome", [True, False])
+def test__error__of_a_delivery_whose_client_has_gone__passes_and_is_no_failure(
+    bench, why, has_outcome
+):
+    deliveries = [bench.begin() for _ in range(5)]
+    leave(bench, why)
+    for delivery in deliveries:
+        more = {"by_delivery": True} if has_outcome else {"delivery": delivery}
+        _, verdict = bench.error("SendError", OUT, delivery.link, **more)
+        assert (verdict.passes, verdict.remark) == (True, "")
+    assert bench.breaker.circuits == ()
+    assert bench.told() == []
+    assert bench.breaker.totals == ()
+
+
 def test__error__of_an_output_that_no_delivery_made__counts_whoever_is_there(bench):
     bench.output.has_ended = True
     bench.errors(3, "AudioError", OUT)

@@ -351,15 +351,15 @@ class Breaker:
         if delivery is not None:
             delivery.failed()
         origin = _own(link)
+        by_delivery = by_delivery or delivery is not None
+        if by_delivery and not self._may_reach(origin.processor_id):
+            return _PASSES  # it was sent when its client went, which is no failure
         if self.mode is Mode.DISABLED and self._circuits.get(origin) is None:
             return _PASSES
         own = self._obtain(origin)
         mode = own.mode or self.mode
         if mode is Mode.DISABLED:
             return _PASSES
-        by_delivery = by_delivery or delivery is not None
-        if by_delivery and not self._may_reach(origin.processor_id):
-            return _PASSES  # it was sent when its client went, which is no failure
         guards = mode is Mode.GUARD and not must_pass
         verdict = self._verdict_of_open_circuits(link, own, by_delivery=by_delivery, guards=guards)
         if verdict is None:
