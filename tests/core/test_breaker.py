@@ -443,6 +443,18 @@ def test__message__recurs_at_an_output_that_is_down__counts_once(bench, mode):
     assert counts(bench)[2:] == (1, int(is_observed))
 
 
+@pytest.mark.parametrize(
+    ("observes", "guards"), [(CHANNEL_DOWN, "SendError"), ("SendError", CHANNEL_DOWN)]
+)
+def test__message__one_circuit_of_an_output_guards__counts_once_and_as_held(
+    bench, observes, guards
+):
+    link = looping(bench)
+    bench.breaker.set_mode(Mode.OBSERVE, Origin.of(OUT, observes))
+    assert bench.begin(link=link) is None
+    assert counts(bench)[2:] == (1, 0)
+
+
 def test__observe__message_comes_to_two_doors__counts_at_the_first(bench):
     bench.breaker.set_mode(Mode.OBSERVE, None)
     message = recurring(bench)

@@ -501,9 +501,14 @@ class Breaker:
             kind: The message's kind.
             handled: Name of the frame's class.
         """
+        holding = self._at_which_it_recurs(processor_id, link, handled)
+        return not self._holds(holding, processor_id, link, kind)
+
+    def _at_which_it_recurs(self, processor_id: int, link: Link, handled: str) -> list[Guarded]:
+        """The open circuits of a processor that a message comes back to."""
+        recurs: list[Guarded] = []
         if link.failed_at.get(processor_id, 0) < 2:
-            return True
-        holding = []
+            return recurs
         for guarded in [*self._circuits.open_at(processor_id).values()]:
             if handled not in guarded.fails_on:
                 continue
@@ -511,8 +516,8 @@ class Breaker:
                 continue
             self._apply(guarded, guarded.circuit.look())
             if not guarded.circuit.is_closed and (guarded.mode or self.mode) is not Mode.DISABLED:
-                holding.append(guarded)
-        return not self._holds(holding, processor_id, link, kind)
+                recurs.append(guarded)
+        return recurs
 
     def _holds(self, holding: list[Guarded], processor_id: int, link: Link, kind: str) -> bool:
         """Whether circuits that would hold a message back do so; either way it counts once."""
@@ -585,11 +590,10 @@ class Breaker:
             self._note_echo(output, link)
         if not self._circuits.open_at(output.id) and not self._channels.open_at(output.id):
             return Delivery(self, output, channel, link, kind, message, handled)
-        if not self.judge_message(output.id, link, kind, handled):
-            return None
+        recurs = self._at_which_it_recurs(output.id, link, handled)
         asks = [*self._asked(output, channel, link, kind)]
         holding = [guarded for guarded, admission in asks if admission is Admission.HOLD]
-        if self._holds(holding, output.id, link, kind):
+        if self._holds([*recurs, *holding], output.id, link, kind):
             return None
         if holding:
             # It goes all the same, but its outcome decides nothing.
