@@ -14,6 +14,7 @@ from core_parts import (
     Processor,
 )
 
+from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import EVERYONE
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
@@ -385,6 +386,27 @@ def test__incident__of_errors_while_others_get_through__says_how_many_did(bench)
     (incident,) = bench.told()
     assert incident.advice.kind is AdviceKind.CHANNEL_FAILS
     assert "one kind (bad); 2 others got through meanwhile." in incident.advice.text
+
+
+def test__incident__errors_take_successes_back__says_that_nothing_got_through(bench):
+    # A transport that returns first and reports its failure then has sent nothing.
+    for kind in ("one", "other", "one"):
+        link = bench.message(text=kind)
+        delivery = bench.begin(kind, link=link)
+        delivery.succeeded()
+        bench.error("ConnectionError", OUT, link, delivery=delivery)
+    (incident,) = bench.told()
+    assert incident.advice.kind is AdviceKind.CLIENT_GONE
+    assert "2 kinds (other, one); nothing got through meanwhile." in incident.advice.text
+
+
+def test__incident__an_error_takes_a_success_back__others_got_through_all_the_same(bench):
+    bench.send("bad", ok=False)
+    bench.sends(2, "good", ok=True)
+    delivery = bench.begin("bad")
+    delivery.succeeded()
+    delivery.failed()
+    assert bench.output.facts == ChannelFacts(("bad",), 2)
 
 
 def test__incident__of_a_channel_whose_client_is_connected__is_no_guess_at_who_left(bench):

@@ -203,6 +203,55 @@ def test__delivered__the_failing_kind_arrives__is_one_of_what_got_through(output
     assert output.facts == ChannelFacts(("worse",), 1)
 
 
+def test__delivered__the_kind_that_failed_first_arrives__is_counted_from_the_next(output):
+    output.failed("bad")
+    output.delivered("good")
+    output.failed("worse")
+    output.delivered("good")
+    output.delivered("good")
+    output.delivered("bad")
+    assert output.facts == ChannelFacts(("worse",), 3)
+
+
+def test__delivered__nothing_fails__is_counted_from_no_failure(output):
+    output.delivered("good")
+    assert output.facts == ChannelFacts((), 0)
+
+
+def test__delivered__is_taken_back__is_as_if_it_had_never_been(output):
+    output.failed("bad")
+    output.delivered("good")
+    success = output.delivered("bad")
+    output.take_back("bad", success)
+    output.failed("bad")
+    assert output.facts == ChannelFacts(("bad",), 1)
+
+
+def test__delivered__is_taken_back_where_nothing_failed_before__is_not_counted(output):
+    output.failed("bad")
+    success = output.delivered("good")
+    output.take_back("good", success)
+    output.failed("good")
+    assert output.facts == ChannelFacts(("bad", "good"), 0)
+
+
+def test__delivered__is_taken_back_after_it_failed_again__it_has_failed_all_along(output):
+    output.failed("bad")
+    success = output.delivered("bad")
+    output.failed("bad")
+    output.delivered("good")
+    output.take_back("bad", success)
+    assert output.facts == ChannelFacts(("bad",), 1)
+
+
+def test__delivered__is_taken_back__what_began_to_fail_after_it_is_counted_as_before(output):
+    success = output.delivered("bad")
+    output.failed("worse")
+    output.delivered("good")
+    output.take_back("bad", success)
+    assert output.facts == ChannelFacts(("worse",), 1)
+
+
 def test__delivered__nothing_fails_any_more__the_next_failure_begins_anew(output):
     output.failed("bad")
     output.delivered("good")

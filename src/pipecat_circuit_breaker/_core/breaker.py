@@ -93,6 +93,7 @@ class Delivery:
         "link",
         "message",
         "output",
+        "success",
         "successes",
         "whole_counted",
         "whole_successes",
@@ -118,6 +119,7 @@ class Delivery:
         # What its success has brought about, and what is undone when it is taken back.
         self.counted: tuple[float, ...] = ()
         self.closed = False
+        self.success: tuple[int, int | None] = (0, None)
         self.successes = 0
         self.whole_counted: tuple[float, ...] = ()
         self.whole_successes = 0
@@ -667,7 +669,7 @@ class Breaker:
         if delivery.is_void:
             return
         output, channel = delivery.output, delivery.channel
-        output.delivered(delivery.kind)
+        delivery.success = output.delivered(delivery.kind)
         if channel.guarded is not None:
             delivery.counted = channel.guarded.circuit.succeed()
             delivery.closed = self._recovered(channel.guarded)
@@ -721,6 +723,8 @@ class Breaker:
         if (channel.guarded.mode or self.mode) is Mode.DISABLED:
             return
         channel.guarded.circuit.take_back(delivery.counted)
+        if was_success:
+            output.take_back(delivery.kind, delivery.success)
         output.failed(delivery.kind)
         channel.failed(delivery.kind)
         self._fail_channel(channel.guarded, delivery)
