@@ -227,6 +227,13 @@ def test__provider_says_no__where_a_channel_fails__it_is_the_channel(ask):
     assert ask("HTTP 401", failing_kinds=("chat",)).kind is AdviceKind.CHANNEL_FAILS
 
 
+def test__provider_says_no__to_another_processor__says_nothing_of_this_one(bench, ask):
+    # Whose circuit it is has begun the chain, and another one has failed last.
+    first = bench.link(TTS, origin=Origin.of(TTS, "E"), text="timed out")
+    last = bench.link(RTVI, first, origin=Origin.of(RTVI, "F"), text="HTTP 401")
+    assert ask(chain=last.chain()).kind is AdviceKind.PROCESSOR_FAILS
+
+
 def test__provider_says_no__the_last_is_no_error__says_nothing(bench, ask):
     error = bench.link(TTS, origin=Origin.of(TTS, "E"), text="HTTP 401")
     chain = bench.message(error, text="HTTP 401").chain()
@@ -360,6 +367,15 @@ def test__channel__where_it_was_raised__is_that_of_the_latest_error(bench, ask_c
     assert ", raised in last:one:" in ask_channel(chain=chain, where="its:own").text
 
 
+def test__channel__error_of_another_processor__says_nothing_of_it(bench, ask_channel):
+    # Errors of a TTS are sent over a channel that is down.
+    error = bench.link(TTS, origin=Origin.of(TTS, "E", where="tts:one"), text="socket closed")
+    chain = bench.message(error, text="rtvi-ai/error").chain()
+    advice = ask_channel(kind="channel down", chain=chain)
+    assert advice.kind is AdviceKind.CHANNEL_FAILS
+    assert advice.text.startswith("Sending over Output fails: messages of one kind")
+
+
 def test__channel__no_error_is_known__it_was_raised_where_its_origin_says(bench, ask_channel):
     chain = bench.message().chain()
     assert ", raised in its:own:" in ask_channel(chain=chain, where="its:own").text
@@ -475,6 +491,18 @@ def test__channel__error_says_both__it_is_not_taken_for_one_of_them(ask_channel,
     assert ask_channel(text, kind=kind).kind is AdviceKind.CLIENT_GONE
 
 
+def test__channel__a_message_tripped_it__its_own_words_say_nothing(bench, ask_channel):
+    # A message's label is no error: "ticket closed" says nothing of the connection.
+    chain = bench.message(text="ticket closed").chain()
+    assert ask_channel(kind="channel down", chain=chain).kind is AdviceKind.CHANNEL_FAILS
+
+
+def test__channel__a_message_tripped_it__the_latest_error_is_looked_at(bench, ask_channel):
+    error = bench.link(OUT, origin=Origin.of(OUT, "E"), text="the socket is closed")
+    chain = bench.message(error, text="chat").chain()
+    assert ask_channel(kind="channel down", chain=chain).kind is AdviceKind.CLIENT_GONE
+
+
 #
 # A processor
 #
@@ -543,6 +571,12 @@ def test__processor__nothing_is_known__is_told_all_the_same(ask):
 @pytest.mark.parametrize("kind", ["boom", "no way at all"])
 def test__failure__its_kind_is_its_text__is_said_once(ask, kind):
     assert "again (boom). Look" in ask(kind=kind).text
+
+
+def test__failure__of_a_chain_that_it_began__is_its_own(bench, ask):
+    first = bench.link(TTS, origin=Origin.of(TTS, "E"), text="its own")
+    last = bench.link(RTVI, first, origin=Origin.of(RTVI, "F"), text="another's")
+    assert "TTS fails again and again (E: its own)" in ask(chain=last.chain()).text
 
 
 def test__failure__of_several__is_the_latest_and_cut(bench, ask):
