@@ -330,14 +330,18 @@ def test__channel__something_else_is_down__its_own_failures_count_on(bench):
     assert bench.channel_state("bob") is CLOSED
 
 
-def test__two_channels_of_one_message__are_counted_one_each(bench):
+@pytest.mark.parametrize("mode", [Mode.GUARD, Mode.OBSERVE])
+def test__two_channels_of_one_message__are_counted_one_each(bench, mode):
     for to in ("ann", "bob"):
         bench.sends(2, "app", to=to, ok=False)
         bench.send("other", to=to, ok=False)
+    bench.breaker.set_mode(mode, None)
     link = bench.message()
-    assert [bench.begin(to=to, link=link) for to in ("ann", "bob")] == [None, None]
+    is_observed = mode is Mode.OBSERVE
+    for to in ("ann", "bob"):
+        assert (bench.begin(to=to, link=link) is not None) is is_observed
     (incident,) = bench.breaker.open_incidents
-    assert incident.held_messages == 2
+    assert (incident.held_messages, incident.observed_messages) == (2, 2 * is_observed)
 
 
 def test__errors_of_an_output__hold_back_its_errors_and_no_message(bench):

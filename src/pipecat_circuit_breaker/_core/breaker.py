@@ -526,19 +526,18 @@ class Breaker:
         guarding = [g for g in holding if (g.mode or self.mode) is Mode.GUARD]
         if guarding:
             self._journal.held_message(guarding[0], kind)
-        elif holding and self._is_first_to_observe(processor_id, link):
+        elif holding and self._would_have_come(link):
             link.observed_at = processor_id
             self._journal.held_message(holding[0], kind, observed=True)
         return bool(guarding)
 
-    def _is_first_to_observe(self, processor_id: int, link: Link) -> bool:
+    def _would_have_come(self, link: Link) -> bool:
         """Whether a message would have come as far as this, had it been held back.
 
-        Each output would have held it back for itself; whoever stands before
-        them, for all.
+        Each channel would have held it back for itself; whoever stands before
+        the outputs, for all.
         """
-        seen = link.observed_at
-        return seen is None or (seen != processor_id and seen in self._outputs)
+        return link.observed_at is None or link.observed_at in self._outputs
 
     def echo_of(self, link: Link, message: object, *, is_system_log: bool) -> None:
         """Find out whether a message only repeats what sending another has logged.
