@@ -171,6 +171,40 @@ def test__close_or_reset__any_kind__its_count_begins_anew(bench, step):
 
 
 @pytest.mark.parametrize("step", ["close", "reset"])
+def test__close_or_reset__any_kind_that_was_opened_by_hand__is_closed(bench, step):
+    # Nothing has failed: there is no count to begin anew.
+    bench.breaker.open(Origin.of(TTS, ANY_KIND))
+    getattr(bench.breaker, step)(Origin.of(TTS, ANY_KIND))
+    assert bench.errors(1) == [True]
+
+
+def test__close__of_one_destination__leaves_the_count_of_the_whole(bench):
+    for to in (*"012345678", "ann"):
+        bench.send(to=to, ok=True)
+    for to in "01234567":
+        bench.send(to=to, ok=False)
+    bench.sends(3, to="ann", ok=False)
+    bench.breaker.close(Origin.of(OUT, CHANNEL_DOWN, "ann"))
+    assert bench.channel_state(EVERYONE) is None
+    bench.send(to="8", ok=False)
+    assert bench.channel_state(EVERYONE) is OPEN
+
+
+@pytest.mark.parametrize("step", ["close", "reset"])
+def test__close_or_reset__an_output_that_is_down_only_as_a_whole__its_count_begins_anew(
+    bench, step
+):
+    for n in range(12):
+        bench.send(to=str(n), ok=True)
+    for n in range(12):
+        bench.send(to=str(n), ok=False)
+    assert {c.origin.destination for c in bench.breaker.circuits if c.state is OPEN} == {EVERYONE}
+    getattr(bench.breaker, step)(Origin.of(OUT, CHANNEL_DOWN, EVERYONE))
+    bench.send(to="1", ok=False)
+    assert bench.channel_state(EVERYONE) is not OPEN
+
+
+@pytest.mark.parametrize("step", ["close", "reset"])
 def test__close_or_reset__an_output_as_a_whole__its_count_begins_anew(bench, step):
     for n in range(12):
         bench.send(f"kind {n % 2}", to=str(n), ok=False)
@@ -211,6 +245,13 @@ def test__mode__of_one_circuit__wins_until_it_is_set_for_all(bench):
     bench.breaker.set_mode(Mode.GUARD, None)
     assert bench.breaker.mode is Mode.GUARD
     assert bench.send(ok=True) is None
+
+
+def test__mode__set_for_all__circuits_follow_the_breakers_from_then_on(bench):
+    bench.errors(3)
+    bench.breaker.set_mode(Mode.OBSERVE, None)
+    bench.breaker.mode = Mode.GUARD
+    assert bench.errors(1) == [False]
 
 
 def test__observe__counts_opens_and_tells_but_lets_all_pass(bench):
@@ -515,6 +556,17 @@ def test__observe__of_one_of_two_circuits_that_hold__the_other_guards(bench):
     assert not bench.error("H", TTS, link)[1].passes
 
 
+@pytest.mark.parametrize("why", ["the channel is down", "nobody is connected"])
+def test__observe__message_that_would_not_have_been_sent__goes_as_itself(bench, why):
+    # What comes of it is known to be on its account, though its outcome decides nothing.
+    bench.breaker.set_mode(Mode.OBSERVE, None)
+    down(bench)
+    bench.output.is_connected = why == "the channel is down"
+    link = bench.message()
+    delivery = bench.begin(link=link)
+    assert (delivery.link, delivery.output) == (link, bench.output)
+
+
 def test__disabled__nothing_is_noted_and_all_passes(bench):
     bench.breaker.set_mode(Mode.DISABLED, None)
     assert bench.errors(20) == [True] * 20
@@ -530,6 +582,21 @@ def test__disabled__circuits_that_are_open__hold_nothing_and_decide_nothing(benc
     assert bench.errors(3) == [True] * 3
     assert bench.sends(3, ok=False) == [False] * 3
     assert [c.held_errors + c.held_messages for c in bench.breaker.circuits] == [0, 0]
+
+
+def test__disabled__message_that_recurs__is_not_counted(bench):
+    message = recurring(bench)
+    bench.breaker.set_mode(Mode.DISABLED, None)
+    assert at_tts(bench, message)
+    assert counts(bench) == (0, 0, 0, 0)
+
+
+def test__guard__of_one_circuit_of_a_breaker_that_is_disabled__holds_what_recurs(bench):
+    message = recurring(bench)
+    bench.breaker.set_mode(Mode.DISABLED, None)
+    bench.breaker.set_mode(Mode.GUARD, Origin.of(TTS, "E"))
+    assert not at_tts(bench, message)
+    assert counts(bench) == (0, 0, 1, 0)
 
 
 def test__disabled__of_one_circuit__the_others_guard(bench):
@@ -790,6 +857,16 @@ def test__snapshot__says_what_happened_and_when_the_next_probe_may_go(bench):
     bench.clock.advance(0.25)
     (circuit,) = bench.breaker.circuits
     assert (circuit.state, circuit.openings, circuit.probe_in_secs) == (OPEN, 1, 0.75)
+
+
+def test__has_open_at__errors_or_a_channel__is_so_of_their_processor(bench):
+    bench.errors(3)
+    assert bench.breaker.has_open_at(TTS.id)
+    assert not bench.breaker.has_open_at(OUT.id)
+    down(bench)
+    assert bench.breaker.has_open_at(OUT.id)
+    bench.breaker.close(None)
+    assert not bench.breaker.has_open_at(TTS.id)
 
 
 def test__look__nothing_is_due__tells_nothing(bench):

@@ -4,7 +4,7 @@ import pytest
 from core_parts import CLOSED, COOLDOWN, MAX_CIRCUITS, OPEN, OUT, TTS, WINDOW, Bench, Processor
 
 from pipecat_circuit_breaker._core.breaker import EVERYONE
-from pipecat_circuit_breaker._core.origin import ANY_KIND
+from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN
 from pipecat_circuit_breaker.incident import Trigger
 
 
@@ -356,6 +356,28 @@ def test__output__so_many_destinations_are_gone__one_that_was_reached_before_is_
     bench.clock.advance(WINDOW)
     bench.send(to="dan", ok=False)
     assert bench.channel_state("dan") is CLOSED
+
+
+def test__output__is_down_as_a_whole_before_any_channel__its_incident_says_why(bench):
+    for n in range(12):
+        bench.send(to=str(n), ok=True)
+    for n in range(12):
+        bench.send(f"kind {n}", to=str(n), ok=False)
+    (incident,) = bench.told()
+    assert (incident.origin.kind, incident.origin.destination) == (CHANNEL_DOWN, EVERYONE)
+    assert incident.trigger is Trigger.CHANNEL_DOWN
+    assert [step.text for step in incident.chain] == ["kind 11"]
+
+
+def test__output__success_is_taken_back_after_another__the_count_goes_from_that_one(bench):
+    for n in range(11):
+        bench.send(to=str(n), ok=False)
+    delivery = bench.begin(to="ann")
+    delivery.succeeded()
+    bench.send(to="bob", ok=True)
+    delivery.failed()
+    bench.send(to="0", ok=False)
+    assert bench.channel_state(EVERYONE) is None
 
 
 def test__output__errors_take_all_successes_back__it_is_down_as_if_there_had_been_none(bench):

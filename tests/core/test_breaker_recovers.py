@@ -496,6 +496,29 @@ def test__outage__probe_arrives_when_all_is_cool__is_over(bench):
     assert (half_open.state, closed.state, closed.ending) == (HALF_OPEN, CLOSED, Ending.RECOVERED)
 
 
+def test__outage__the_errors_are_probed_and_a_message_arrives__both_probes_passed(bench):
+    outage(bench)
+    bench.clock.advance(COOLDOWN)
+    bench.error("SendError", OUT)
+    assert bench.state("SendError", OUT) is HALF_OPEN
+    bench.send(ok=True)
+    assert bench.state("SendError", OUT) is CLOSED
+    assert [t.probes_passed for t in bench.breaker.totals] == [1, 1]
+
+
+def test__errors__their_channel_is_up_again__the_message_that_fails_is_told_as_the_probe(bench):
+    for kind in ("one", "one", "one"):
+        bench.send_with_error(kind)
+    bench.send("other", ok=True)
+    assert (bench.channel_state(), bench.state("SendError", OUT)) == (CLOSED, OPEN)
+    bench.told()
+    bench.clock.advance(COOLDOWN)
+    assert not bench.error("SendError", OUT, by_delivery=True)[1].passes
+    assert [(p.frame, p.text, p.outcome) for p in bench.told()[-1].probes] == [
+        ("Frame", "boom", ProbeOutcome.FAILED)
+    ]
+
+
 def test__outage__probe_arrives_while_the_errors_are_not_cool__is_over_with_the_next(bench):
     outage(bench)
     bench.clock.advance(CHANNEL_COOLDOWN)

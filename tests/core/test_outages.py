@@ -311,6 +311,16 @@ def test__open_incidents__it_is_over_but_not_told__is_one_of_them(pages, channel
     assert pages.journal.open_incidents(Mode.GUARD) == ()
 
 
+def test__open_incidents__it_is_over_but_not_told_and_the_next_has_begun__are_told_apart(
+    pages, channel
+):
+    pages.open(channel, DOWN)
+    pages.close(channel)
+    pages.open(channel, DOWN)
+    incidents = pages.journal.open_incidents(Mode.GUARD)
+    assert [(i.state, i.ending) for i in incidents] == [(CLOSED, Ending.BY_HAND), (OPEN, None)]
+
+
 #
 # Who answers the errors
 #
