@@ -82,7 +82,7 @@ def test__open__of_a_channel_that_is_down__no_kind_is_tried_any_more(bench):
 
 def test__open__of_an_output_as_a_whole__holds_every_destination(bench):
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     assert bench.send(to="ann", ok=True) is None
     bench.breaker.open(Origin.of(OUT, CHANNEL_DOWN, EVERYONE))
     assert bench.send(to="ann", ok=True) is None
@@ -207,7 +207,7 @@ def test__close_or_reset__an_output_that_is_down_only_as_a_whole__its_count_begi
 @pytest.mark.parametrize("step", ["close", "reset"])
 def test__close_or_reset__an_output_as_a_whole__its_count_begins_anew(bench, step):
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     getattr(bench.breaker, step)(Origin.of(OUT, CHANNEL_DOWN, EVERYONE))
     bench.send(to="new", ok=False)
     assert bench.channel_state(EVERYONE) is not OPEN
@@ -456,7 +456,7 @@ def test__message__several_circuits_of_a_processor_would_hold_it__counts_once(be
 @pytest.mark.parametrize("mode", [Mode.GUARD, Mode.OBSERVE])
 def test__message__several_circuits_of_an_output_would_hold_it__counts_once(bench, mode):
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     bench.breaker.open(Origin.of(OUT, "by hand"))
     bench.breaker.set_mode(mode, None)
     is_observed = mode is Mode.OBSERVE

@@ -297,7 +297,7 @@ def test__output_down__its_failures_were_all_of_one_kind__another_kind_is_still_
 
 def test__output_down__by_several_kinds__every_destination_is_held_back(bench):
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     assert bench.channel_state(EVERYONE) is OPEN
     assert bench.send("good", to="6", ok=True) is None
     held = {c.origin.destination: c.held_messages for c in bench.breaker.circuits}

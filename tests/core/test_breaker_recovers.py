@@ -406,7 +406,7 @@ def test__channel__its_output_is_used_for_sound__is_no_proof(bench):
 
 def test__output__its_probe_of_any_destination_arrives__all_are_tried_again(bench):
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     assert bench.channel_state(EVERYONE) is OPEN
     bench.clock.advance(CHANNEL_COOLDOWN)
     probe = bench.begin(to="new")
@@ -420,7 +420,7 @@ def test__output__its_probe_of_any_destination_arrives__all_are_tried_again(benc
 
 def test__output__its_probe_fails__all_are_held_back_again(bench):
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     bench.clock.advance(CHANNEL_COOLDOWN)
     assert bench.send(to="new", ok=False) is False
     assert bench.channel_state(EVERYONE) is OPEN
@@ -430,7 +430,7 @@ def test__output__its_probe_fails__all_are_held_back_again(bench):
 def test__output__probe_of_one_destination__is_held_where_that_one_is_not_cool(clock):
     bench = Bench(clock, channel_cooldown=lambda n: CHANNEL_COOLDOWN * n)
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     down(bench, "ann") if bench.channel_state("ann") is OPEN else None
     clock.advance(CHANNEL_COOLDOWN)
     assert bench.send(to="new", ok=False) is False
