@@ -117,6 +117,7 @@ class Bench:
         *,
         delivery=None,
         by_delivery=False,
+        must_pass=False,
         handled=None,
         where="",
         repeats=False,
@@ -130,9 +131,9 @@ class Bench:
             handled=handled,
             repeats=repeats,
         )
-        if by_delivery:
-            return link, self.breaker.judge_error(link, delivery, by_delivery=True)
-        return link, self.breaker.judge_error(link, delivery)
+        more = {"by_delivery": True} if by_delivery else {}
+        more |= {"must_pass": True} if must_pass else {}
+        return link, self.breaker.judge_error(link, delivery, **more)
 
     def errors(self, n, kind="E", processor=TTS, **more):
         """Which of so many errors go on."""
@@ -188,24 +189,32 @@ class Bench:
         origin = Origin.of(processor, kind, to)
         return next((c.state for c in self.breaker.circuits if c.origin == origin), None)
 
-    def told(self):
+    def take(self):
         """All news, in order."""
-        told = []
+        news = []
         while self.breaker.has_news:
-            told.append(self.breaker.take_news().incident)
-        return told
+            news.append(self.breaker.take_news())
+        return news
+
+    def told(self):
+        """The incidents that are news, in order."""
+        return [news.incident for news in self.take()]
 
 
 class Pages:
     """A journal, and circuits that are written down by it."""
 
-    def __init__(self, clock):
+    def __init__(self, clock, **overrides):
         self.clock = clock
+        self.mode = Mode.GUARD
         self.bench = Bench(clock)
         self.journal = Journal(
-            max_names=3,
-            clock=clock,
-            calendar=lambda: NOON + timedelta(seconds=clock.now - 1000.0),
+            **{
+                "max_names": 3,
+                "clock": clock,
+                "calendar": lambda: NOON + timedelta(seconds=clock.now - 1000.0),
+                **overrides,
+            }
         )
 
     def circuit(self, kind="E", processor=TTS, destination=None, **overrides):
@@ -239,11 +248,13 @@ class Pages:
     def close(self, guarded, reason=Reason.BY_HAND):
         self.write(guarded, guarded.circuit.close(reason))
 
-    def news(self):
-        told = []
+    def take(self):
+        """All news, in order."""
+        news = []
         while self.journal.has_news:
-            told.append(self.journal.take(Mode.GUARD).incident)
-        return told
+            news.append(self.journal.take(self.mode))
+        return news
 
-    def states(self):
-        return [incident.state for incident in self.news()]
+    def news(self):
+        """The incidents that are news, in order."""
+        return [news.incident for news in self.take()]

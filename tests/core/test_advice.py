@@ -21,13 +21,14 @@ def ask(bench):
         category=None,
         chain=None,
         trigger=Trigger.ERRORS,
+        where="",
         failing_kinds=(),
         delivered=0,
         is_connected=None,
         answers=None,
         queued=None,
     ):
-        origin = Origin.of(processor, kind)
+        origin = Origin.of(processor, kind, where=where)
         if chain is None:
             last = bench.link(processor, before, origin=origin, text=text)
             last.category = category
@@ -38,8 +39,22 @@ def ask(bench):
     return ask
 
 
+@pytest.fixture
+def ask_channel(ask):
+    """The advice on an output that cannot send a message."""
+
+    def ask_channel(text="boom", *, kind="OSError", failing_kinds=("chat",), **more):
+        return ask(text, kind=kind, processor=OUT, failing_kinds=failing_kinds, **more)
+
+    return ask_channel
+
+
 def told(advice):
     return (advice.kind, advice.processor, advice.text)
+
+
+def test__new_facts__nothing_is_known__say_nothing():
+    assert ChannelFacts() == ChannelFacts(failing_kinds=(), delivered=0, is_connected=None)
 
 
 def test__by_hand__whatever_else_is_known__is_that(ask):
@@ -106,8 +121,9 @@ def test__text_says_that_the_key_is_rejected__credentials(ask, text):
     assert told(ask(text)) == (
         AdviceKind.CREDENTIALS,
         "TTS",
-        f"The provider of TTS rejects the credentials (E: {text}). Check its API key, and what "
-        "the key is allowed to do; trying again will not help.",
+        f"The provider of TTS seems to reject the credentials (E: {text}): a guess, by the words "
+        "of the error. Check its API key, and what the key is allowed to do; trying again will "
+        "not help.",
     )
 
 
@@ -126,7 +142,8 @@ def test__text_says_that_a_limit_is_reached__quota(ask, text):
     assert told(ask(text)) == (
         AdviceKind.QUOTA,
         "TTS",
-        f"A limit of TTS's provider is reached (E: {text}). Send less, wait, or raise the limit.",
+        f"A limit of TTS's provider seems to be reached (E: {text}): a guess, by the words of the "
+        "error. Send less, wait, or raise the limit.",
     )
 
 
@@ -144,26 +161,59 @@ def test__number_or_url_only_looks_like_it__processor_fails(ask, text):
     assert ask(text).kind is AdviceKind.PROCESSOR_FAILS
 
 
+@pytest.mark.parametrize("text", ["HTTP 401", "HTTP 429"])
+def test__only_the_text_says_it__is_a_guess(ask, text):
+    assert ask(text).is_guess
+
+
+@pytest.mark.parametrize("category", ["authentication", "authorization"])
+def test__category_says_that_the_key_is_rejected__is_no_guess(ask, category):
+    advice = ask("no", category=category)
+    assert told(advice) == (
+        AdviceKind.CREDENTIALS,
+        "TTS",
+        "The provider of TTS rejects the credentials (E: no). Check its API key, and what the key "
+        "is allowed to do; trying again will not help.",
+    )
+    assert not advice.is_guess
+
+
+@pytest.mark.parametrize("category", ["quota", "rate_limit"])
+def test__category_says_that_a_limit_is_reached__is_no_guess(ask, category):
+    advice = ask("no", category=category)
+    assert told(advice) == (
+        AdviceKind.QUOTA,
+        "TTS",
+        "A limit of TTS's provider is reached (E: no). Send less, wait, or raise the limit.",
+    )
+    assert not advice.is_guess
+
+
 @pytest.mark.parametrize(
-    ("category", "kind"),
+    ("category", "text", "kind"),
     [
-        ("authentication", AdviceKind.CREDENTIALS),
-        ("authorization", AdviceKind.CREDENTIALS),
-        ("quota", AdviceKind.QUOTA),
-        ("rate_limit", AdviceKind.QUOTA),
+        ("authentication", "Rate limit reached", AdviceKind.CREDENTIALS),
+        ("authentication", "HTTP 401", AdviceKind.CREDENTIALS),
+        ("quota", "HTTP 429", AdviceKind.QUOTA),
     ],
 )
-def test__category_is_known__is_enough(ask, category, kind):
-    assert ask("no", category=category).kind is kind
+def test__category_and_text_both_say_something__the_category_decides(ask, category, text, kind):
+    advice = ask(text, category=category)
+    assert advice.kind is kind
+    assert not advice.is_guess
 
 
-def test__category_and_text_differ__the_category_decides(ask):
-    assert ask("Rate limit reached", category="authentication").kind is AdviceKind.CREDENTIALS
-
-
-def test__exception_type_says_it__is_enough(ask):
-    assert ask("no", kind="openai.AuthenticationError").kind is AdviceKind.CREDENTIALS
-    assert ask("no", kind="openai.RateLimitError").kind is AdviceKind.QUOTA
+@pytest.mark.parametrize(
+    ("exception", "kind"),
+    [
+        ("openai.AuthenticationError", AdviceKind.CREDENTIALS),
+        ("openai.RateLimitError", AdviceKind.QUOTA),
+    ],
+)
+def test__exception_type_says_it__is_enough_for_a_guess(ask, exception, kind):
+    advice = ask("no", kind=exception)
+    assert advice.kind is kind
+    assert advice.is_guess
 
 
 @pytest.mark.parametrize("text", ["HTTP 401", "HTTP 429"])
@@ -175,6 +225,13 @@ def test__provider_says_no__and_each_is_answered__says_so(ask, text):
 
 def test__provider_says_no__where_a_channel_fails__it_is_the_channel(ask):
     assert ask("HTTP 401", failing_kinds=("chat",)).kind is AdviceKind.CHANNEL_FAILS
+
+
+def test__provider_says_no__to_another_processor__says_nothing_of_this_one(bench, ask):
+    # Whose circuit it is has begun the chain, and another one has failed last.
+    first = bench.link(TTS, origin=Origin.of(TTS, "E"), text="timed out")
+    last = bench.link(RTVI, first, origin=Origin.of(RTVI, "F"), text="HTTP 401")
+    assert ask(chain=last.chain()).kind is AdviceKind.PROCESSOR_FAILS
 
 
 def test__provider_says_no__the_last_is_no_error__says_nothing(bench, ask):
@@ -220,86 +277,230 @@ def test__answers_that_quote_an_error__are_no_messages_that_fail(ask):
 
 
 #
-# A channel
+# A channel: facts
 #
 
 
-@pytest.mark.parametrize(
-    ("kind", "text"),
-    [
-        ("ConnectionError", "x"),
-        ("websockets.exceptions.ConnectionClosedOK", "x"),
-        ("BrokenPipeError", "x"),
-        ("WebSocketDisconnect", "x"),
-        ("anyio.ClosedResourceError", "x"),
-        ("RuntimeError", "the socket is closed"),
-        ("RuntimeError", "Disconnected"),
-        ("RuntimeError", "we are not connected"),
-        ("RuntimeError", "not joined"),
-        ("RuntimeError", "the client is gone"),
-        ("RuntimeError", "no client"),
-        ("RuntimeError", "broken pipe"),
-        ("RuntimeError", "connection reset by peer"),
-        ("AttributeError", "'NoneType' object has no attribute 'send'"),
-    ],
-)
-def test__channel__its_client_is_gone(ask, kind, text):
-    assert told(ask(text, kind=kind, processor=OUT, failing_kinds=("chat",))) == (
-        AdviceKind.CLIENT_GONE,
-        "Output",
-        f"Output has nobody to send to. Sending fails ({kind}: {text}). End the bot when its "
-        "client leaves, or let breaker.watch(transport) hold messages back before any send fails.",
-    )
-
-
-@pytest.mark.parametrize(
-    ("kind", "text"),
-    [
-        ("TypeError", "x"),
-        ("ValueError", "x"),
-        ("UnicodeEncodeError", "x"),
-        ("OverflowError", "x"),
-        ("RecursionError", "x"),
-        ("pkg.ValueError", "x"),
-        ("RuntimeError", "cannot serialize it"),
-        ("RuntimeError", "Serialisation failed"),
-        ("RuntimeError", "cannot encode"),
-        ("RuntimeError", "circular reference detected"),
-    ],
-)
-def test__channel__cannot_serialize(ask, kind, text):
-    assert told(ask(text, kind=kind, processor=OUT, failing_kinds=("chat", "metrics"))) == (
-        AdviceKind.CANNOT_SERIALIZE,
-        "Output",
-        "Output cannot turn messages of these kinds into bytes: chat, metrics "
-        f"({kind}: {text}). Look at what is in them that its serializer does not know.",
-    )
-
-
-@pytest.mark.parametrize(("n", "more"), [(8, ""), (9, " and 1 more"), (20, " and 12 more")])
-def test__channel__cannot_serialize_many_kinds__the_latest_8_are_named(ask, n, more):
-    kinds = tuple(f"k{i}" for i in range(n))
-    advice = ask("x", kind="TypeError", processor=OUT, failing_kinds=kinds)
-    named = ", ".join(kinds[-8:])
-    assert f"into bytes: {named}{more} (TypeError: x). Look" in advice.text
-
-
-def test__channel__fails_otherwise(ask):
-    assert told(ask(kind="OSError", processor=OUT, failing_kinds=("chat",))) == (
-        AdviceKind.CHANNEL_FAILS,
-        "Output",
-        "Sending over Output fails (OSError: boom). Look at its connection, and at the first "
-        "error of the chain.",
-    )
-
-
-def test__channel__nothing_is_known_of_how__is_told_all_the_same(ask):
-    advice = ask(kind="channel down", processor=OUT, chain=(), failing_kinds=("chat",))
+def test__channel__what_is_known__comes_first(ask_channel):
+    advice = ask_channel()
     assert told(advice) == (
         AdviceKind.CHANNEL_FAILS,
         "Output",
-        "Sending over Output fails. Look at its connection, and at the first error of the chain.",
+        "Sending over Output fails (OSError: boom): messages of one kind (chat); nothing got "
+        "through meanwhile. Look at its connection, and at the first error of the chain.",
     )
+    assert not advice.is_guess
+
+
+def test__channel__nothing_is_known_of_how__is_told_all_the_same(ask_channel):
+    assert told(ask_channel(kind="channel down", chain=())) == (
+        AdviceKind.CHANNEL_FAILS,
+        "Output",
+        "Sending over Output fails: messages of one kind (chat); nothing got through meanwhile. "
+        "Look at its connection, and at the first error of the chain.",
+    )
+
+
+def test__channel__all_can_be_sent__it_is_the_processor(ask):
+    assert ask(kind="ConnectionError", processor=OUT).kind is AdviceKind.PROCESSOR_FAILS
+
+
+def test__no_channel__it_is_the_processor(bench):
+    origin = Origin.of(TTS, "ConnectionError")
+    evidence = Evidence(origin, Trigger.ERRORS, (), None, {}, None)
+    assert evidence.failing_kinds == ()
+    assert advise(evidence).kind is AdviceKind.PROCESSOR_FAILS
+
+
+@pytest.mark.parametrize(
+    ("delivered", "said"),
+    [
+        (0, "; nothing got through meanwhile. Look"),
+        (1, "; 1 other got through meanwhile. Look"),
+        (2, "; 2 others got through meanwhile. Look"),
+        (12345, "; 12,345 others got through meanwhile. Look"),
+    ],
+)
+def test__channel__others_got_through_meanwhile__says_how_many(ask_channel, delivered, said):
+    assert said in ask_channel(delivered=delivered).text
+
+
+@pytest.mark.parametrize(
+    ("is_connected", "said"),
+    [
+        (True, "meanwhile. A client is connected. Look"),
+        (False, "meanwhile. Nobody is connected. End"),
+        (None, "meanwhile. Look"),
+    ],
+)
+def test__channel__whether_somebody_is_connected__is_said_where_it_is_known(
+    ask_channel, is_connected, said
+):
+    assert said in ask_channel(is_connected=is_connected).text
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        (1, "one kind (k0);"),
+        (2, "2 kinds (k0, k1);"),
+        (8, "8 kinds (k0, k1, k2, k3, k4, k5, k6, k7);"),
+        (9, "9 kinds (k1, k2, k3, k4, k5, k6, k7, k8 and 1 more);"),
+        (20, "20 kinds (k12, k13, k14, k15, k16, k17, k18, k19 and 12 more);"),
+    ],
+)
+def test__channel__of_many_kinds__the_latest_8_are_named(ask_channel, n, said):
+    assert f": messages of {said}" in ask_channel(failing_kinds=[f"k{i}" for i in range(n)]).text
+
+
+def test__channel__where_it_was_raised__is_said(ask_channel):
+    assert "(OSError: boom), raised in aiohttp:send: messages" in (
+        ask_channel(where="aiohttp:send").text
+    )
+
+
+def test__channel__where_it_was_raised__is_that_of_the_latest_error(bench, ask_channel):
+    # A channel's own circuit knows no place: those of its errors do.
+    before = bench.link(OUT, origin=Origin.of(OUT, "E", where="first:one"))
+    last = bench.link(OUT, before, origin=Origin.of(OUT, "E", where="last:one"))
+    chain = bench.message(last).chain()
+    assert ", raised in last:one:" in ask_channel(chain=chain, where="its:own").text
+
+
+def test__channel__error_of_another_processor__says_nothing_of_it(bench, ask_channel):
+    # Errors of a TTS are sent over a channel that is down.
+    error = bench.link(TTS, origin=Origin.of(TTS, "E", where="tts:one"), text="socket closed")
+    chain = bench.message(error, text="rtvi-ai/error").chain()
+    advice = ask_channel(kind="channel down", chain=chain)
+    assert advice.kind is AdviceKind.CHANNEL_FAILS
+    assert advice.text.startswith("Sending over Output fails: messages of one kind")
+
+
+def test__channel__no_error_is_known__it_was_raised_where_its_origin_says(bench, ask_channel):
+    chain = bench.message().chain()
+    assert ", raised in its:own:" in ask_channel(chain=chain, where="its:own").text
+
+
+#
+# A channel: guesses
+#
+
+GONE = [
+    ("ConnectionError", "x"),
+    ("websockets.exceptions.ConnectionClosedOK", "x"),
+    ("BrokenPipeError", "x"),
+    ("WebSocketDisconnect", "x"),
+    ("anyio.ClosedResourceError", "x"),
+    ("RuntimeError", "the socket is closed"),
+    ("RuntimeError", "Disconnected"),
+    ("RuntimeError", "we are not connected"),
+    ("RuntimeError", "not joined"),
+    ("RuntimeError", "the client is gone"),
+    ("RuntimeError", "no client"),
+    ("RuntimeError", "broken pipe"),
+    ("RuntimeError", "connection reset by peer"),
+    ("AttributeError", "'NoneType' object has no attribute 'send'"),
+]
+
+CANNOT_SERIALIZE = [
+    ("TypeError", "x"),
+    ("ValueError", "x"),
+    ("UnicodeEncodeError", "x"),
+    ("OverflowError", "x"),
+    ("RecursionError", "x"),
+    ("pkg.ValueError", "x"),
+    ("RuntimeError", "cannot serialize it"),
+    ("RuntimeError", "Serialisation failed"),
+    ("RuntimeError", "cannot encode"),
+    ("RuntimeError", "circular reference detected"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), GONE)
+def test__channel__only_the_error_says_that_its_client_is_gone__is_a_guess(ask_channel, kind, text):
+    advice = ask_channel(text, kind=kind)
+    assert told(advice) == (
+        AdviceKind.CLIENT_GONE,
+        "Output",
+        f"Sending over Output fails ({kind}: {text}): messages of one kind (chat); nothing got "
+        "through meanwhile. Perhaps nobody is there any more: a guess, by the words of the error. "
+        "breaker.watch(transport) would know, and would send nothing to nobody. End the bot when "
+        "its client leaves.",
+    )
+    assert advice.is_guess
+
+
+@pytest.mark.parametrize(("kind", "text"), [*GONE, ("OSError", "boom"), *CANNOT_SERIALIZE])
+def test__channel__nobody_is_connected__its_client_is_gone_and_no_guess(ask_channel, kind, text):
+    advice = ask_channel(text, kind=kind, is_connected=False)
+    assert told(advice) == (
+        AdviceKind.CLIENT_GONE,
+        "Output",
+        f"Sending over Output fails ({kind}: {text}): messages of one kind (chat); nothing got "
+        "through meanwhile. Nobody is connected. End the bot when its client leaves.",
+    )
+    assert not advice.is_guess
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("ConnectionError", "x"), ("RuntimeError", "the client is gone")]
+)
+@pytest.mark.parametrize(
+    ("is_connected", "delivered"), [(True, 0), (True, 1), (None, 1), (None, 500)]
+)
+def test__channel__error_says_gone_but_somebody_is_there__is_no_guess_at_who_left(
+    ask_channel, kind, text, is_connected, delivered
+):
+    advice = ask_channel(text, kind=kind, is_connected=is_connected, delivered=delivered)
+    assert advice.kind is AdviceKind.CHANNEL_FAILS
+    assert not advice.is_guess
+    assert "nobody" not in advice.text.lower()
+
+
+@pytest.mark.parametrize(("kind", "text"), CANNOT_SERIALIZE)
+def test__channel__error_says_that_it_cannot_serialize__is_a_guess(ask_channel, kind, text):
+    advice = ask_channel(text, kind=kind, failing_kinds=("chat", "metrics"))
+    assert told(advice) == (
+        AdviceKind.CANNOT_SERIALIZE,
+        "Output",
+        f"Sending over Output fails ({kind}: {text}): messages of 2 kinds (chat, metrics); nothing "
+        "got through meanwhile. It seems that they cannot be turned into bytes: a guess, by the "
+        "error. Look at what is in them that the serializer does not know.",
+    )
+    assert advice.is_guess
+
+
+@pytest.mark.parametrize(("is_connected", "delivered"), [(True, 0), (True, 9), (None, 9)])
+def test__channel__cannot_serialize__whoever_is_there_and_whatever_else_arrives(
+    ask_channel, is_connected, delivered
+):
+    advice = ask_channel(kind="TypeError", is_connected=is_connected, delivered=delivered)
+    assert advice.kind is AdviceKind.CANNOT_SERIALIZE
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("ConnectionError", "cannot encode"),
+        ("ValueError", "I/O operation on closed file"),
+    ],
+)
+def test__channel__error_says_both__it_is_not_taken_for_one_of_them(ask_channel, kind, text):
+    advice = ask_channel(text, kind=kind, is_connected=True)
+    assert advice.kind is AdviceKind.CHANNEL_FAILS
+    assert ask_channel(text, kind=kind).kind is AdviceKind.CLIENT_GONE
+
+
+def test__channel__a_message_tripped_it__its_own_words_say_nothing(bench, ask_channel):
+    # A message's label is no error: "ticket closed" says nothing of the connection.
+    chain = bench.message(text="ticket closed").chain()
+    assert ask_channel(kind="channel down", chain=chain).kind is AdviceKind.CHANNEL_FAILS
+
+
+def test__channel__a_message_tripped_it__the_latest_error_is_looked_at(bench, ask_channel):
+    error = bench.link(OUT, origin=Origin.of(OUT, "E"), text="the socket is closed")
+    chain = bench.message(error, text="chat").chain()
+    assert ask_channel(kind="channel down", chain=chain).kind is AdviceKind.CLIENT_GONE
 
 
 #
@@ -370,6 +571,12 @@ def test__processor__nothing_is_known__is_told_all_the_same(ask):
 @pytest.mark.parametrize("kind", ["boom", "no way at all"])
 def test__failure__its_kind_is_its_text__is_said_once(ask, kind):
     assert "again (boom). Look" in ask(kind=kind).text
+
+
+def test__failure__of_a_chain_that_it_began__is_its_own(bench, ask):
+    first = bench.link(TTS, origin=Origin.of(TTS, "E"), text="its own")
+    last = bench.link(RTVI, first, origin=Origin.of(RTVI, "F"), text="another's")
+    assert "TTS fails again and again (E: its own)" in ask(chain=last.chain()).text
 
 
 def test__failure__of_several__is_the_latest_and_cut(bench, ask):

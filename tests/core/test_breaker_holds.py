@@ -14,10 +14,11 @@ from core_parts import (
     Processor,
 )
 
+from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import EVERYONE
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
-from pipecat_circuit_breaker.incident import Ending, Trigger
+from pipecat_circuit_breaker.incident import AdviceKind, Ending, Trigger
 
 
 @pytest.fixture
@@ -296,7 +297,7 @@ def test__output_down__its_failures_were_all_of_one_kind__another_kind_is_still_
 
 def test__output_down__by_several_kinds__every_destination_is_held_back(bench):
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     assert bench.channel_state(EVERYONE) is OPEN
     assert bench.send("good", to="6", ok=True) is None
     held = {c.origin.destination: c.held_messages for c in bench.breaker.circuits}
@@ -329,14 +330,18 @@ def test__channel__something_else_is_down__its_own_failures_count_on(bench):
     assert bench.channel_state("bob") is CLOSED
 
 
-def test__two_channels_of_one_message__are_counted_one_each(bench):
+@pytest.mark.parametrize("mode", [Mode.GUARD, Mode.OBSERVE])
+def test__two_channels_of_one_message__are_counted_one_each(bench, mode):
     for to in ("ann", "bob"):
         bench.sends(2, "app", to=to, ok=False)
         bench.send("other", to=to, ok=False)
+    bench.breaker.set_mode(mode, None)
     link = bench.message()
-    assert [bench.begin(to=to, link=link) for to in ("ann", "bob")] == [None, None]
+    is_observed = mode is Mode.OBSERVE
+    for to in ("ann", "bob"):
+        assert (bench.begin(to=to, link=link) is not None) is is_observed
     (incident,) = bench.breaker.open_incidents
-    assert incident.held_messages == 2
+    assert (incident.held_messages, incident.observed_messages) == (2, 2 * is_observed)
 
 
 def test__errors_of_an_output__hold_back_its_errors_and_no_message(bench):
@@ -366,7 +371,7 @@ def test__incident__of_a_channel__says_which_kinds_fail(bench):
     (incident,) = bench.told()
     assert incident.trigger is Trigger.ERRORS
     assert incident.is_channel
-    assert "into bytes: other, one (ValueError: boom)" in incident.advice.text
+    assert "(ValueError: boom): messages of 2 kinds (other, one); nothing" in incident.advice.text
 
 
 def test__incident__kind_arrives_again__is_none_of_those_that_fail(bench):
@@ -374,7 +379,55 @@ def test__incident__kind_arrives_again__is_none_of_those_that_fail(bench):
     bench.send("gone", ok=True)
     for kind in ("one", "other", "one"):
         bench.send_with_error(kind, failure="ValueError")
-    assert "into bytes: other, one (" in bench.told()[0].advice.text
+    assert "2 kinds (other, one)" in bench.told()[0].advice.text
+
+
+def test__incident__of_errors_while_others_get_through__says_how_many_did(bench):
+    bench.send("good", ok=True)
+    for _ in range(3):
+        bench.send_with_error("bad", failure="ConnectionError")
+        bench.send("good", ok=True)
+    (incident,) = bench.told()
+    assert incident.advice.kind is AdviceKind.CHANNEL_FAILS
+    assert "one kind (bad); 2 others got through meanwhile." in incident.advice.text
+
+
+def test__incident__errors_take_successes_back__says_that_nothing_got_through(bench):
+    # A transport that returns first and reports its failure then has sent nothing.
+    for kind in ("one", "other", "one"):
+        link = bench.message(text=kind)
+        delivery = bench.begin(kind, link=link)
+        delivery.succeeded()
+        bench.error("ConnectionError", OUT, link, delivery=delivery)
+    (incident,) = bench.told()
+    assert incident.advice.kind is AdviceKind.CLIENT_GONE
+    assert "2 kinds (other, one); nothing got through meanwhile." in incident.advice.text
+
+
+def test__incident__an_error_takes_a_success_back__others_got_through_all_the_same(bench):
+    bench.send("bad", ok=False)
+    bench.sends(2, "good", ok=True)
+    delivery = bench.begin("bad")
+    delivery.succeeded()
+    delivery.failed()
+    assert bench.output.facts == ChannelFacts(("bad",), 2)
+
+
+def test__incident__of_a_channel_whose_client_is_connected__is_no_guess_at_who_left(bench):
+    bench.output.is_watched = True
+    for kind in ("one", "other", "one"):
+        bench.send_with_error(kind, failure="ConnectionError")
+    (incident,) = bench.told()
+    assert incident.advice.kind is AdviceKind.CHANNEL_FAILS
+    assert "A client is connected." in incident.advice.text
+
+
+def test__incident__of_a_processor_that_is_no_output__knows_of_no_channel(bench):
+    bench.sends(2, "chat", ok=False)
+    bench.errors(3, "ConnectionError")
+    (incident,) = bench.told()
+    assert not incident.is_channel
+    assert incident.advice.kind is AdviceKind.PROCESSOR_FAILS
 
 
 def test__incident__somebody_answers_the_errors_with_what_fails__is_named(clock):

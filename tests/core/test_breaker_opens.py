@@ -4,7 +4,7 @@ import pytest
 from core_parts import CLOSED, COOLDOWN, MAX_CIRCUITS, OPEN, OUT, TTS, WINDOW, Bench, Processor
 
 from pipecat_circuit_breaker._core.breaker import EVERYONE
-from pipecat_circuit_breaker._core.origin import ANY_KIND
+from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN
 from pipecat_circuit_breaker.incident import Trigger
 
 
@@ -358,9 +358,31 @@ def test__output__so_many_destinations_are_gone__one_that_was_reached_before_is_
     assert bench.channel_state("dan") is CLOSED
 
 
+def test__output__is_down_as_a_whole_before_any_channel__its_incident_says_why(bench):
+    for n in range(12):
+        bench.send(to=str(n), ok=True)
+    for n in range(12):
+        bench.send(f"kind {n}", to=str(n), ok=False)
+    (incident,) = bench.told()
+    assert (incident.origin.kind, incident.origin.destination) == (CHANNEL_DOWN, EVERYONE)
+    assert incident.trigger is Trigger.CHANNEL_DOWN
+    assert [step.text for step in incident.chain] == ["kind 11"]
+
+
+def test__output__success_is_taken_back_after_another__the_count_goes_from_that_one(bench):
+    for n in range(11):
+        bench.send(to=str(n), ok=False)
+    delivery = bench.begin(to="ann")
+    delivery.succeeded()
+    bench.send(to="bob", ok=True)
+    delivery.failed()
+    bench.send(to="0", ok=False)
+    assert bench.channel_state(EVERYONE) is None
+
+
 def test__output__errors_take_all_successes_back__it_is_down_as_if_there_had_been_none(bench):
     for n in range(12):
-        delivery = bench.begin(f"kind {n % 2}", to=str(n))
+        delivery = bench.begin(f"kind {n % 3}", to=str(n))
         delivery.succeeded()
         delivery.failed()
     assert bench.channel_state(EVERYONE) is OPEN
@@ -383,6 +405,103 @@ def test__nobody_connected__message_is_not_sent_and_counted_and_no_incident_begi
     (totals,) = bench.breaker.totals
     assert (totals.origin, totals.unsent_messages) == ("Processor: nobody connected", 5)
     assert (totals.held_messages, totals.failures) == (0, 0)
+
+
+def leave(bench, why):
+    if why == "nobody is connected":
+        bench.output.is_connected = False
+    else:
+        bench.output.has_ended = True
+
+
+LEAVES = pytest.mark.parametrize("why", ["nobody is connected", "the call is over"])
+
+
+def test__nobody_connected__what_is_not_sent__is_counted_since_the_first_of_it(bench):
+    bench.output.is_connected = False
+    bench.clock.advance(3.0)
+    bench.send(ok=True)
+    bench.clock.advance(2.0)
+    bench.sends(2, ok=True)
+    absence = bench.output.absence
+    assert (absence.since, absence.messages, absence.is_told) == (1003.0, 3, False)
+
+
+def test__connected__nothing_is_missed(bench):
+    bench.sends(3, ok=True)
+    bench.sends(4, ok=False)
+    assert (bench.output.absence.since, bench.output.absence.messages) == (None, 0)
+
+
+@LEAVES
+def test__delivery__fails_after_its_client_has_gone__is_no_failure(bench, why):
+    deliveries = [bench.begin() for _ in range(5)]
+    leave(bench, why)
+    for delivery in deliveries:
+        delivery.failed()
+    assert bench.breaker.circuits == ()
+    assert bench.told() == []
+    assert bench.breaker.totals == ()
+    assert bench.output.facts.failing_kinds == ()
+
+
+@LEAVES
+def test__delivery__its_success_is_taken_back_after_its_client_has_gone__is_no_failure(bench, why):
+    deliveries = [bench.begin() for _ in range(5)]
+    for delivery in deliveries:
+        delivery.succeeded()
+    leave(bench, why)
+    for delivery in deliveries:
+        delivery.failed()
+    assert bench.breaker.circuits == ()
+    assert bench.told() == []
+
+
+@LEAVES
+@pytest.mark.parametrize("has_outcome", [True, False])
+def test__error__of_a_delivery_whose_client_has_gone__passes_and_is_no_failure(
+    bench, why, has_outcome
+):
+    deliveries = [bench.begin() for _ in range(5)]
+    leave(bench, why)
+    for delivery in deliveries:
+        more = {"by_delivery": True} if has_outcome else {"delivery": delivery}
+        _, verdict = bench.error("SendError", OUT, delivery.link, **more)
+        assert (verdict.passes, verdict.remark) == (True, "")
+    assert bench.breaker.circuits == ()
+    assert bench.told() == []
+    assert bench.breaker.totals == ()
+
+
+def test__error__of_an_output_that_no_delivery_made__counts_whoever_is_there(bench):
+    bench.output.has_ended = True
+    bench.errors(3, "AudioError", OUT)
+    assert bench.state("AudioError", OUT) is OPEN
+
+
+def test__error__of_a_delivery_of_another_output__counts(bench):
+    other = Processor("Other")
+    bench.breaker.output(other).is_connected = False
+    for _ in range(3):
+        bench.send_with_error()
+    assert bench.state("SendError", OUT) is OPEN
+
+
+def test__error__by_delivery_of_a_processor_that_is_no_output__counts(bench):
+    bench.output.is_connected = False
+    bench.errors(3, by_delivery=True)
+    assert bench.state() is OPEN
+
+
+def test__outage__its_client_goes__the_errors_of_what_was_on_its_way_pass(bench):
+    # The incident's own counts stay as they were: these are no part of it.
+    for _ in range(3):
+        bench.send_with_error("bad")
+    delivery = bench.begin("good")
+    bench.output.is_connected = False
+    assert bench.error("SendError", OUT, delivery.link, delivery=delivery)[1].passes
+    (incident,) = bench.breaker.open_incidents
+    assert incident.held_errors == 0
 
 
 def test__connected_again__message_is_sent(bench):

@@ -406,7 +406,7 @@ def test__channel__its_output_is_used_for_sound__is_no_proof(bench):
 
 def test__output__its_probe_of_any_destination_arrives__all_are_tried_again(bench):
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     assert bench.channel_state(EVERYONE) is OPEN
     bench.clock.advance(CHANNEL_COOLDOWN)
     probe = bench.begin(to="new")
@@ -420,7 +420,7 @@ def test__output__its_probe_of_any_destination_arrives__all_are_tried_again(benc
 
 def test__output__its_probe_fails__all_are_held_back_again(bench):
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     bench.clock.advance(CHANNEL_COOLDOWN)
     assert bench.send(to="new", ok=False) is False
     assert bench.channel_state(EVERYONE) is OPEN
@@ -430,7 +430,7 @@ def test__output__its_probe_fails__all_are_held_back_again(bench):
 def test__output__probe_of_one_destination__is_held_where_that_one_is_not_cool(clock):
     bench = Bench(clock, channel_cooldown=lambda n: CHANNEL_COOLDOWN * n)
     for n in range(12):
-        bench.send(f"kind {n % 2}", to=str(n), ok=False)
+        bench.send(f"kind {n % 3}", to=str(n), ok=False)
     down(bench, "ann") if bench.channel_state("ann") is OPEN else None
     clock.advance(CHANNEL_COOLDOWN)
     assert bench.send(to="new", ok=False) is False
@@ -494,6 +494,29 @@ def test__outage__probe_arrives_when_all_is_cool__is_over(bench):
     assert bench.state("SendError", OUT) is CLOSED
     (half_open, closed) = bench.told()
     assert (half_open.state, closed.state, closed.ending) == (HALF_OPEN, CLOSED, Ending.RECOVERED)
+
+
+def test__outage__the_errors_are_probed_and_a_message_arrives__both_probes_passed(bench):
+    outage(bench)
+    bench.clock.advance(COOLDOWN)
+    bench.error("SendError", OUT)
+    assert bench.state("SendError", OUT) is HALF_OPEN
+    bench.send(ok=True)
+    assert bench.state("SendError", OUT) is CLOSED
+    assert [t.probes_passed for t in bench.breaker.totals] == [1, 1]
+
+
+def test__errors__their_channel_is_up_again__the_message_that_fails_is_told_as_the_probe(bench):
+    for kind in ("one", "one", "one"):
+        bench.send_with_error(kind)
+    bench.send("other", ok=True)
+    assert (bench.channel_state(), bench.state("SendError", OUT)) == (CLOSED, OPEN)
+    bench.told()
+    bench.clock.advance(COOLDOWN)
+    assert not bench.error("SendError", OUT, by_delivery=True)[1].passes
+    assert [(p.frame, p.text, p.outcome) for p in bench.told()[-1].probes] == [
+        ("Frame", "boom", ProbeOutcome.FAILED)
+    ]
 
 
 def test__outage__probe_arrives_while_the_errors_are_not_cool__is_over_with_the_next(bench):

@@ -3,6 +3,7 @@
 import pytest
 from core_parts import OUT, guarded_for
 
+from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.channel import Channel, Output
 
 
@@ -96,9 +97,32 @@ def test__new_output__is_connected_and_has_not_ended(output):
     assert output.is_connected is True
     assert output.has_ended is False
     assert output.is_reachable
-    assert output.facts.failing_kinds == ()
     assert output.unreached == 0
     assert output.whole.destination is None
+
+
+def test__new_output__nothing_was_sent__its_facts_say_nothing(output):
+    assert output.is_watched is False
+    assert output.facts == ChannelFacts((), 0, None)
+
+
+def test__new_output__nobody_has_been_missed(output):
+    assert (output.absence.since, output.absence.messages, output.absence.is_told) == (
+        None,
+        0,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_watched", "is_connected", "known"),
+    [(False, True, None), (False, False, None), (True, True, True), (True, False, False)],
+)
+def test__facts__whether_somebody_is_connected__is_known_where_a_transport_is_asked(
+    output, is_watched, is_connected, known
+):
+    output.is_watched, output.is_connected = is_watched, is_connected
+    assert output.facts.is_connected is known
 
 
 @pytest.mark.parametrize(
@@ -167,6 +191,79 @@ def test__failing_kinds__without_end__the_latest_64_are_kept(output):
     for n in range(65):
         output.failed(str(n))
     assert output.facts.failing_kinds == tuple(str(n) for n in range(1, 65))
+
+
+def test__delivered__while_a_kind_fails__is_counted_from_its_first_failure(output):
+    output.delivered("good")
+    output.failed("bad")
+    output.delivered("good")
+    output.failed("bad")
+    output.delivered("other")
+    assert output.facts == ChannelFacts(("bad",), 2)
+
+
+def test__delivered__the_failing_kind_arrives__is_one_of_what_got_through(output):
+    output.failed("bad")
+    output.failed("worse")
+    output.delivered("bad")
+    assert output.facts == ChannelFacts(("worse",), 1)
+
+
+def test__delivered__the_kind_that_failed_first_arrives__is_counted_from_the_next(output):
+    output.failed("bad")
+    output.delivered("good")
+    output.failed("worse")
+    output.delivered("good")
+    output.delivered("good")
+    output.delivered("bad")
+    assert output.facts == ChannelFacts(("worse",), 3)
+
+
+def test__delivered__nothing_fails__is_counted_from_no_failure(output):
+    output.delivered("good")
+    assert output.facts == ChannelFacts((), 0)
+
+
+def test__delivered__is_taken_back__is_as_if_it_had_never_been(output):
+    output.failed("bad")
+    output.delivered("good")
+    success = output.delivered("bad")
+    output.take_back("bad", success)
+    output.failed("bad")
+    assert output.facts == ChannelFacts(("bad",), 1)
+
+
+def test__delivered__is_taken_back_where_nothing_failed_before__is_not_counted(output):
+    output.failed("bad")
+    success = output.delivered("good")
+    output.take_back("good", success)
+    output.failed("good")
+    assert output.facts == ChannelFacts(("bad", "good"), 0)
+
+
+def test__delivered__is_taken_back_after_it_failed_again__it_has_failed_all_along(output):
+    output.failed("bad")
+    success = output.delivered("bad")
+    output.failed("bad")
+    output.delivered("good")
+    output.take_back("bad", success)
+    assert output.facts == ChannelFacts(("bad",), 1)
+
+
+def test__delivered__is_taken_back__what_began_to_fail_after_it_is_counted_as_before(output):
+    success = output.delivered("bad")
+    output.failed("worse")
+    output.delivered("good")
+    output.take_back("bad", success)
+    assert output.facts == ChannelFacts(("worse",), 1)
+
+
+def test__delivered__nothing_fails_any_more__the_next_failure_begins_anew(output):
+    output.failed("bad")
+    output.delivered("good")
+    output.delivered("bad")
+    output.failed("bad")
+    assert output.facts == ChannelFacts(("bad",), 0)
 
 
 def test__let_go__a_circuit_is_no_more__its_channels_begin_anew(output, clock):

@@ -13,13 +13,30 @@ from core_parts import (
     PROBE_TIMEOUT,
     TTS,
     WINDOW,
+    Pages,
 )
 
 from pipecat_circuit_breaker._core.circuit import Reason
 from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.journal import Opening, log_fields, log_line
+from pipecat_circuit_breaker._core.journal import Change, News, Opening, log_fields, log_line
 from pipecat_circuit_breaker._core.origin import Origin
-from pipecat_circuit_breaker.incident import AdviceKind, Ending, ProbeOutcome, Trigger
+from pipecat_circuit_breaker.incident import (
+    AdviceKind,
+    Call,
+    Ending,
+    ProbeOutcome,
+    Trigger,
+)
+
+CALL = Call(
+    pipeline="worker#0",
+    session="s1",
+    process=7,
+    host="here",
+    pipecat="1.9.0",
+    version="0.1.0",
+    tags={"tenant": "acme"},
+)
 
 #
 # An incident
@@ -161,6 +178,66 @@ def test__news__of_two_incidents_by_turns__are_all_told(pages):
         ("F", OPEN),
         ("E", CLOSED),
         ("F", CLOSED),
+    ]
+
+
+#
+# Changes
+#
+
+
+def changes(pages):
+    return [news.change for news in pages.take()]
+
+
+def test__changes__of_a_whole_outage__are_told_in_order(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
+    for success in (False, True):
+        pages.clock.advance(COOLDOWN)
+        pages.probe(guarded)
+        pages.settle(guarded, success=success)
+    assert changes(pages) == [
+        Change.OPENED,
+        Change.PROBED,
+        Change.REOPENED,
+        Change.PROBED,
+        Change.CLOSED,
+    ]
+
+
+def test__changes__taken_late__bear_the_state_of_their_own_time(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
+    pages.clock.advance(COOLDOWN)
+    pages.probe(guarded)
+    pages.settle(guarded, success=True)
+    assert [(n.change, n.incident.state, n.incident.ending) for n in pages.take()] == [
+        (Change.OPENED, OPEN, None),
+        (Change.PROBED, HALF_OPEN, None),
+        (Change.CLOSED, CLOSED, Ending.RECOVERED),
+    ]
+
+
+def test__changes__it_opens_once_more_after_its_end__is_another_incident(pages):
+    guarded = pages.circuit()
+    ids = []
+    for _ in range(2):
+        pages.open(guarded)
+        pages.close(guarded)
+        news = pages.take()
+        assert [n.change for n in news] == [Change.OPENED, Change.CLOSED]
+        ids.append({n.incident.id for n in news})
+    assert len(ids[0] | ids[1]) == 2
+
+
+def test__changes__names__are_words_for_people():
+    assert [change.value for change in Change] == [
+        "opened",
+        "reopened",
+        "probed",
+        "closed",
+        "gave_up",
     ]
 
 
@@ -348,23 +425,93 @@ def test__totals__of_many_names__the_rest_is_other(pages):
 #
 
 
-def test__gave_up__is_told_with_the_opening_and_kept_until_it_closes(pages):
+def test__gave_up__where_nothing_is_open__is_not_told(pages):
     guarded = pages.circuit()
-    assert not pages.journal.has_given_up(guarded)
     pages.journal.gave_up(guarded)
     assert not pages.journal.has_news
+    assert not pages.journal.has_given_up(guarded)
+
+
+def test__gave_up__is_known_until_it_closes(pages):
+    guarded = pages.circuit()
     pages.open(guarded)
     assert not pages.journal.has_given_up(guarded)
     pages.journal.gave_up(guarded)
     assert pages.journal.has_given_up(guarded)
-    assert [(i.state, i.gave_up) for i in pages.news()] == [(OPEN, True)]
+    pages.close(guarded)
+    assert not pages.journal.has_given_up(guarded)
+
+
+def test__gave_up__at_the_opening__is_one_piece_of_news_with_it(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
+    pages.journal.gave_up(guarded)
+    (news,) = pages.take()
+    assert (news.change, news.gives_up, news.incident.gave_up) == (Change.OPENED, True, True)
+
+
+def test__gave_up__at_a_reopening__is_one_piece_of_news_with_it(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
     pages.clock.advance(COOLDOWN)
     pages.probe(guarded)
     pages.settle(guarded, success=False)
-    assert [(i.state, i.gave_up) for i in pages.news()] == [(HALF_OPEN, False), (OPEN, False)]
-    assert pages.journal.has_given_up(guarded)
+    pages.journal.gave_up(guarded)
+    assert [(n.change, n.gives_up) for n in pages.take()] == [
+        (Change.OPENED, False),
+        (Change.PROBED, False),
+        (Change.REOPENED, True),
+    ]
+
+
+def test__gave_up__the_opening_has_been_told__is_news_of_its_own(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
+    pages.take()
+    pages.journal.gave_up(guarded)
+    (news,) = pages.take()
+    assert (news.change, news.gives_up) == (Change.GAVE_UP, True)
+    assert (news.incident.state, news.incident.gave_up) == (OPEN, True)
+
+
+def test__gave_up__a_probe_was_the_latest__is_news_of_its_own(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
+    pages.clock.advance(COOLDOWN)
+    pages.probe(guarded)
+    pages.journal.gave_up(guarded)
+    assert [(n.change, n.gives_up, n.incident.state) for n in pages.take()] == [
+        (Change.OPENED, False, OPEN),
+        (Change.PROBED, False, HALF_OPEN),
+        (Change.GAVE_UP, True, OPEN),
+    ]
+
+
+def test__gave_up__another_incident_was_the_latest__is_news_of_its_own(pages):
+    one, other = pages.circuit("E"), pages.circuit("F")
+    pages.open(one)
+    pages.open(other)
+    pages.journal.gave_up(one)
+    assert [(n.incident.origin.kind, n.change, n.gives_up) for n in pages.take()] == [
+        ("E", Change.OPENED, False),
+        ("F", Change.OPENED, False),
+        ("E", Change.GAVE_UP, True),
+    ]
+
+
+def test__gave_up__all_copies_since__say_so_and_only_one_gives_up(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
+    pages.take()
+    pages.journal.gave_up(guarded)
+    pages.clock.advance(COOLDOWN)
+    pages.probe(guarded)
+    pages.settle(guarded, success=False)
+    assert pages.journal.open_incidents(Mode.GUARD)[0].gave_up
     pages.close(guarded)
-    assert not pages.journal.has_given_up(guarded)
+    news = pages.take()
+    assert [n.incident.gave_up for n in news] == [True] * 4
+    assert [n.gives_up for n in news] == [True, False, False, False]
 
 
 def test__gave_up__another_circuit_joins_before_it_is_told__it_is_still_told(pages):
@@ -372,7 +519,21 @@ def test__gave_up__another_circuit_joins_before_it_is_told__it_is_still_told(pag
     pages.open(channel)
     pages.journal.gave_up(channel)
     pages.open(errors)
-    assert [(i.state, i.gave_up) for i in pages.news()] == [(OPEN, True)]
+    assert [(n.change, n.gives_up) for n in pages.take()] == [(Change.OPENED, True)]
+
+
+def test__gave_up__another_circuit_of_it_reopens_before_it_is_told__it_is_still_told(pages):
+    ann, bob = pages.channel("ann"), pages.channel("bob")
+    pages.open(ann)
+    pages.open(bob)
+    pages.clock.advance(COOLDOWN)
+    for channel in (ann, bob):
+        pages.probe(channel)
+    pages.take()
+    pages.settle(ann, success=False)
+    pages.journal.gave_up(ann)
+    pages.settle(bob, success=False)
+    assert [(n.change, n.gives_up) for n in pages.take()] == [(Change.REOPENED, True)]
 
 
 def test__secs_open__count_from_the_first_opening(pages):
@@ -424,16 +585,164 @@ def test__remarks__nothing_is_open__say_nothing_wrong(pages):
 
 
 #
+# Modes: what was held back, and what would have been
+#
+
+
+def test__mode__of_an_incident__is_the_breakers_when_it_is_told(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
+    for mode in (Mode.GUARD, Mode.OBSERVE, Mode.DISABLED):
+        assert [i.mode for i in pages.journal.open_incidents(mode)] == [mode]
+    pages.mode = Mode.OBSERVE
+    assert [i.mode for i in pages.news()] == [Mode.OBSERVE]
+
+
+def test__mode__of_a_circuit__is_that_of_its_incident(pages):
+    guarded = pages.circuit()
+    guarded.mode = Mode.OBSERVE
+    pages.open(guarded)
+    pages.close(guarded)
+    assert [i.mode for i in pages.news()] == [Mode.OBSERVE] * 2
+
+
+@pytest.mark.parametrize(
+    ("modes", "mode"),
+    [
+        ((Mode.OBSERVE, Mode.GUARD), Mode.GUARD),
+        ((Mode.GUARD, Mode.DISABLED), Mode.GUARD),
+        ((Mode.DISABLED, Mode.OBSERVE), Mode.OBSERVE),
+        ((Mode.DISABLED, Mode.DISABLED), Mode.DISABLED),
+        ((Mode.OBSERVE, None), Mode.GUARD),
+    ],
+)
+def test__mode__of_circuits_that_differ__is_to_guard_where_one_of_them_does(pages, modes, mode):
+    channel, errors = pages.channel(), pages.circuit("SendError", OUT)
+    channel.mode, errors.mode = modes
+    pages.open(channel)
+    pages.open(errors)
+    assert pages.news()[-1].mode is mode
+
+
+def test__mode__of_a_snapshot__is_its_own_or_else_the_breakers(pages):
+    guarded = pages.circuit()
+    assert pages.journal.snapshot(guarded, Mode.OBSERVE).mode is Mode.OBSERVE
+    guarded.mode = Mode.DISABLED
+    assert pages.journal.snapshot(guarded, Mode.OBSERVE).mode is Mode.DISABLED
+
+
+def test__observed__errors_and_messages__are_held_counts_of_which_nothing_was_held(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
+    for observed in (True, False, True):
+        pages.journal.held_error(guarded, observed=observed)
+        for kind in "ab":
+            pages.journal.held_message(guarded, kind, observed=observed)
+    (incident,) = pages.news()
+    (totals,) = pages.journal.totals
+    for counts in (incident, totals):
+        assert (counts.held_errors, counts.observed_errors) == (3, 2)
+        assert (counts.held_messages, counts.observed_messages) == (6, 4)
+    assert incident.held_kinds == {"a": 3, "b": 3}
+    snapshot = pages.journal.snapshot(guarded, Mode.OBSERVE)
+    assert (snapshot.held_errors, snapshot.held_messages) == (3, 6)
+
+
+def test__observed__where_nothing_is_open__is_counted_in_the_totals(pages):
+    guarded = pages.circuit()
+    pages.journal.held_error(guarded, observed=True)
+    pages.journal.held_message(guarded, "chat", observed=True)
+    (totals,) = pages.journal.totals
+    assert (totals.observed_errors, totals.observed_messages) == (1, 1)
+
+
+def test__held__by_default__is_not_observed(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
+    pages.journal.held_error(guarded)
+    pages.journal.held_message(guarded, "chat")
+    (incident,) = pages.news()
+    assert (incident.observed_errors, incident.observed_messages) == (0, 0)
+
+
+#
+# Whose call it was
+#
+
+
+class Asked:
+    """Whose call it is, and how often somebody has asked."""
+
+    def __init__(self):
+        self.times = 0
+
+    def __call__(self):
+        self.times += 1
+        return CALL.model_copy(update={"process": self.times})
+
+
+@pytest.fixture
+def asked():
+    return Asked()
+
+
+@pytest.fixture
+def called(clock, asked):
+    """Pages of a journal that asks whose call it is."""
+    return Pages(clock, call=asked)
+
+
+def test__call__nobody_knows_it__is_none(pages):
+    pages.open(pages.circuit())
+    assert pages.news()[0].call is None
+
+
+def test__call__is_asked_when_the_opening_is_told_and_kept(called, asked):
+    guarded = called.circuit()
+    called.open(guarded)
+    assert asked.times == 0, "a storm does not wait for it"
+    (opened,) = called.news()
+    assert opened.call == CALL.model_copy(update={"process": 1})
+    called.clock.advance(COOLDOWN)
+    called.probe(guarded)
+    called.settle(guarded, success=False)
+    called.close(guarded)
+    assert {i.call.process for i in called.news()} == {1}
+    assert asked.times == 1
+
+
+def test__call__several_circuits_of_one_outage__is_asked_once(called, asked):
+    called.open(called.channel())
+    called.news()
+    called.open(called.circuit("SendError", OUT))
+    assert called.journal.open_incidents(Mode.GUARD)[0].call.process == 1
+    assert asked.times == 1
+
+
+def test__call__of_the_next_incident__is_asked_anew(called, asked):
+    guarded = called.circuit()
+    for _ in range(2):
+        called.open(guarded)
+        called.close(guarded)
+    assert [i.call.process for i in called.news()] == [1, 1, 2, 2]
+
+
+#
 # The log
 #
 
 
+def told(pages):
+    """The latest piece of news."""
+    return pages.take()[-1]
+
+
 def test__log_line__opening__says_why_when_it_probes_and_what_to_do(pages):
     pages.open(pages.circuit())
-    (incident,) = pages.news()
-    assert log_line(incident) == (
+    news = told(pages)
+    assert log_line(news) == (
         "circuit open: TTS: E (errors, 3 failures, opening 1), next probe in 5.0 s. "
-        + incident.advice.text
+        + news.incident.advice.text
     )
 
 
@@ -441,52 +750,130 @@ def test__log_line__opening_by_hand_that_gives_up__says_so(pages):
     guarded = pages.circuit()
     pages.write(guarded, guarded.circuit.isolate())
     pages.journal.gave_up(guarded)
-    (incident,) = pages.news()
-    assert log_line(incident) == (
+    news = told(pages)
+    assert log_line(news) == (
         "circuit open: TTS: E (manual, 0 failures, opening 1), no probe, giving up. "
-        + incident.advice.text
+        + news.incident.advice.text
     )
 
 
-def test__log_line__half_open_and_closed__say_what_was_held_back(pages):
+def test__log_line__it_was_given_up_before__does_not_say_so_again(pages):
     guarded = pages.circuit()
     pages.open(guarded)
-    pages.news()
+    pages.journal.gave_up(guarded)
+    pages.take()
+    pages.clock.advance(COOLDOWN)
+    pages.probe(guarded)
+    pages.settle(guarded, success=False)
+    news = told(pages)
+    assert news.incident.gave_up
+    assert "giving up" not in log_line(news)
+
+
+def held(pages):
+    """An open circuit that has held one error and two messages back."""
+    guarded = pages.circuit()
+    pages.open(guarded)
     pages.journal.held_error(guarded)
     pages.journal.held_message(guarded, "a")
     pages.journal.held_message(guarded, "b")
     pages.clock.advance(COOLDOWN)
-    pages.probe(guarded)
-    (half_open,) = pages.news()
-    pages.settle(guarded, success=True)
-    (closed,) = pages.news()
-    assert log_line(half_open) == (
-        "circuit half-open: TTS: E, held back 1 errors, 2 messages, probing"
+    return guarded
+
+
+def test__log_line__half_open__says_what_was_held_back(pages):
+    pages.probe(held(pages))
+    assert log_line(told(pages)) == (
+        "circuit half-open: TTS: E, 1 error was held back, 2 messages were held back, probing"
     )
-    assert log_line(closed) == ("circuit closed: TTS: E, held back 1 errors, 2 messages in 5.0 s")
+
+
+@pytest.mark.parametrize(
+    ("reason", "ending"),
+    [
+        (Reason.PASSED, "recovered"),
+        (Reason.QUIET, "quiet"),
+        (Reason.BY_HAND, "by_hand"),
+        (Reason.OVER, "pipeline_over"),
+    ],
+)
+def test__log_line__closed__says_how_and_what_was_held_back(pages, reason, ending):
+    pages.close(held(pages), reason)
+    assert log_line(told(pages)) == (
+        f"circuit closed ({ending}): TTS: E, 1 error was held back, 2 messages were held back in "
+        "5.0 s"
+    )
+
+
+def test__log_line__closed_copy_without_an_ending__says_the_rest(pages):
+    # A copy that somebody has kept and reads again may lack it.
+    pages.close(held(pages))
+    incident = told(pages).incident.model_copy(update={"ending": None})
+    assert log_line(News(Change.CLOSED, incident)).startswith("circuit closed: TTS: E, 1 error")
+
+
+def test__log_line__observing__says_so_and_that_nothing_was_held_back(pages):
+    pages.mode = Mode.OBSERVE
+    guarded = pages.circuit()
+    pages.open(guarded)
+    lines = [log_line(told(pages))]
+    pages.journal.held_error(guarded, observed=True)
+    for _ in range(2):
+        pages.journal.held_message(guarded, "a", observed=True)
+    pages.clock.advance(COOLDOWN)
+    pages.probe(guarded)
+    lines.append(log_line(told(pages)))
+    pages.settle(guarded, success=True)
+    lines.append(log_line(told(pages)))
+    counts = (
+        "TTS: E, 1 error would have been held back (observing: nothing was), 2 messages would have "
+        "been held back (observing: nothing was)"
+    )
+    assert lines[0].startswith("observing: circuit open: TTS: E (errors")
+    assert lines[1] == f"observing: circuit half-open: {counts}, probing"
+    assert lines[2] == f"observing: circuit closed (recovered): {counts} in 5.0 s"
 
 
 def test__log_line__long_origin__is_cut(pages):
     pages.open(pages.circuit("k" * 250))
-    (incident,) = pages.news()
-    assert log_line(incident).startswith("circuit open: TTS: " + "k" * 194 + "… (errors")
+    assert log_line(told(pages)).startswith("circuit open: TTS: " + "k" * 194 + "… (errors")
 
 
 def test__log_fields__are_plain(pages):
     guarded = pages.circuit()
+    guarded.mode = Mode.OBSERVE
     pages.open(guarded)
-    pages.journal.held_error(guarded)
-    pages.journal.held_message(guarded, "a")
-    pages.journal.held_message(guarded, "a")
+    pages.journal.held_error(guarded, observed=True)
+    for observed in (True, False, True):
+        pages.journal.held_error(guarded)
+        pages.journal.held_message(guarded, "a", observed=observed)
     (incident,) = pages.news()
     assert log_fields(incident) == {
         "circuit_origin": "TTS: E",
         "circuit_state": "open",
+        "circuit_mode": "observe",
         "circuit_trigger": "errors",
         "circuit_incident": incident.id,
         "circuit_advice": "processor_fails",
-        "circuit_held_errors": 1,
-        "circuit_held_messages": 2,
+        "circuit_held_errors": 4,
+        "circuit_held_messages": 3,
+        "circuit_observed_errors": 1,
+        "circuit_observed_messages": 2,
+    }
+
+
+def test__log_fields__say_whose_call_it_was(called):
+    called.open(called.circuit())
+    fields = log_fields(called.news()[0])
+    assert fields["circuit_origin"] == "TTS: E"
+    assert {name: fields[f"circuit_{name}"] for name in CALL.model_dump()} == {
+        "pipeline": "worker#0",
+        "session": "s1",
+        "process": 1,
+        "host": "here",
+        "pipecat": "1.9.0",
+        "version": "0.1.0",
+        "tags": {"tenant": "acme"},
     }
 
 

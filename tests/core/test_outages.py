@@ -5,6 +5,7 @@ from core_parts import CHANNEL_COOLDOWN, CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT,
 
 from pipecat_circuit_breaker._core.circuit import Reason
 from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.journal import Change
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.incident import AdviceKind, Ending, ProbeOutcome, Trigger
 
@@ -144,6 +145,65 @@ def test__same_outage__are_the_circuits_that_are_open_in_it(pages, channel, erro
 
 
 #
+# One beginning and one end
+#
+
+
+@pytest.mark.parametrize("is_told_between", [True, False])
+def test__outage__of_several_circuits__has_one_beginning_and_one_end(
+    pages, channel, errors, is_told_between
+):
+    changes = []
+    steps = (
+        lambda: pages.open(channel, DOWN),
+        lambda: pages.open(errors),
+        lambda: pages.close(errors),
+        lambda: pages.open(errors),
+        lambda: pages.close(channel),
+        lambda: pages.close(errors),
+    )
+    for step in steps:
+        step()
+        if is_told_between:
+            changes += pages.take()
+    changes += pages.take()
+    assert [news.change for news in changes] == [Change.OPENED, Change.CLOSED]
+
+
+def test__outage__two_circuits_are_probed_in_one_breath__is_one_piece_of_news(pages):
+    ann, bob = pages.channel("ann"), pages.channel("bob")
+    for channel in (ann, bob):
+        pages.open(channel, DOWN)
+    pages.clock.advance(CHANNEL_COOLDOWN)
+    for channel in (ann, bob):
+        pages.probe(channel)
+    for channel in (ann, bob):
+        pages.settle(channel, success=False)
+    news = pages.take()
+    assert [n.change for n in news] == [Change.OPENED, Change.PROBED, Change.REOPENED]
+    assert len(news[-1].incident.probes) == 2
+    assert news[-1].incident.openings == 3
+
+
+def test__outage__probed_and_reopened_once_told__each_is_news(pages, channel):
+    pages.open(channel, DOWN)
+    told = []
+    for _ in range(2):
+        pages.clock.advance(CHANNEL_COOLDOWN)
+        pages.probe(channel)
+        told += pages.take()
+        pages.settle(channel, success=False)
+        told += pages.take()
+    assert [n.change for n in told] == [
+        Change.OPENED,
+        Change.PROBED,
+        Change.REOPENED,
+        Change.PROBED,
+        Change.REOPENED,
+    ]
+
+
+#
 # Until all is closed
 #
 
@@ -249,6 +309,16 @@ def test__open_incidents__it_is_over_but_not_told__is_one_of_them(pages, channel
     assert (incident.state, incident.ending) == (CLOSED, Ending.BY_HAND)
     pages.news()
     assert pages.journal.open_incidents(Mode.GUARD) == ()
+
+
+def test__open_incidents__it_is_over_but_not_told_and_the_next_has_begun__are_told_apart(
+    pages, channel
+):
+    pages.open(channel, DOWN)
+    pages.close(channel)
+    pages.open(channel, DOWN)
+    incidents = pages.journal.open_incidents(Mode.GUARD)
+    assert [(i.state, i.ending) for i in incidents] == [(CLOSED, Ending.BY_HAND), (OPEN, None)]
 
 
 #

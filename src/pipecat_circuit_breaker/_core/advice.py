@@ -146,9 +146,9 @@ def _log_feeds_itself(evidence: Evidence) -> Advice | None:
 
 def _refused(evidence: Evidence) -> Advice | None:
     """A provider that says no: then whoever answers the errors only makes more of them."""
-    if evidence.failing_kinds or not evidence.chain or not evidence.chain[-1].is_error:
+    last, processor = _last_error(evidence), evidence.origin.processor
+    if evidence.failing_kinds or last is None or last is not evidence.chain[-1]:
         return None
-    last, processor = evidence.chain[-1], evidence.origin.processor
     said = f"{evidence.origin.kind} {last.text}"
     answered = ""
     if evidence.queued is not None:
@@ -208,7 +208,8 @@ def _channel(evidence: Evidence) -> Advice | None:
         return None
     processor = evidence.origin.processor
     exception = evidence.origin.kind.rpartition(".")[2]
-    text = evidence.chain[-1].text if evidence.chain else ""
+    last = _last_error(evidence)
+    text = "" if last is None else last.text
     facts = _facts(evidence, channel)
     if channel.is_connected is False:
         return Advice(
@@ -261,8 +262,8 @@ def _facts(evidence: Evidence, channel: ChannelFacts) -> str:
 
 def _raised(evidence: Evidence) -> str:
     """Where it was raised, if that is known."""
-    origins = [link.origin for link in evidence.chain if link.origin is not None]
-    where = origins[-1].where if origins else evidence.origin.where
+    last = _last_error(evidence)
+    where = (last.origin if last is not None and last.origin else evidence.origin).where
     return f", raised in {where}" if where else ""
 
 
@@ -295,16 +296,25 @@ def _processor(evidence: Evidence) -> Advice:
 
 def _fed_back(evidence: Evidence) -> dict[str, str]:
     """Those of the answers that fail in their turn; the others do no harm."""
-    failing = {link.text for link in evidence.chain if not link.origin is not None}
+    failing = {link.text for link in evidence.chain if link.origin is None}
     failing.update(evidence.failing_kinds)
     return {who: kind for who, kind in evidence.answers.items() if kind in failing}
 
 
+def _last_error(evidence: Evidence) -> Link | None:
+    """The latest error of the processor: another's says nothing of how this one fails."""
+    whose = evidence.origin.processor_id
+    for link in reversed(evidence.chain):
+        if link.origin is not None and link.origin.processor_id == whose:
+            return link
+    return None
+
+
 def _failure(evidence: Evidence) -> str:
-    errors = [link for link in evidence.chain if link.origin is not None]
-    if not errors:
+    last = _last_error(evidence)
+    if last is None:
         return ""
-    kind, text = evidence.origin.kind, _quote(errors[-1].text)
+    kind, text = evidence.origin.kind, _quote(last.text)
     # Where nothing else names the failure, its kind is the text over again.
     return f" ({text})" if " " in kind or kind == text else f" ({kind}: {text})"
 

@@ -93,6 +93,7 @@ class Delivery:
         "link",
         "message",
         "output",
+        "success",
         "successes",
         "whole_counted",
         "whole_successes",
@@ -118,6 +119,7 @@ class Delivery:
         # What its success has brought about, and what is undone when it is taken back.
         self.counted: tuple[float, ...] = ()
         self.closed = False
+        self.success: tuple[int, int | None] = (0, None)
         self.successes = 0
         self.whole_counted: tuple[float, ...] = ()
         self.whole_successes = 0
@@ -353,15 +355,15 @@ class Breaker:
         if delivery is not None:
             delivery.failed()
         origin = _own(link)
+        by_delivery = by_delivery or delivery is not None
+        if by_delivery and not self._may_reach(origin.processor_id):
+            return _PASSES  # it was sent when its client went, which is no failure
         if self.mode is Mode.DISABLED and self._circuits.get(origin) is None:
             return _PASSES
         own = self._obtain(origin)
         mode = own.mode or self.mode
         if mode is Mode.DISABLED:
             return _PASSES
-        by_delivery = by_delivery or delivery is not None
-        if by_delivery and not self._may_reach(origin.processor_id):
-            return _PASSES  # it was sent when its client went, which is no failure
         guards = mode is Mode.GUARD and not must_pass
         verdict = self._verdict_of_open_circuits(link, own, by_delivery=by_delivery, guards=guards)
         if verdict is None:
@@ -515,9 +517,14 @@ class Breaker:
             kind: The message's kind.
             handled: Name of the frame's class.
         """
+        holding = self._at_which_it_recurs(processor_id, link, handled)
+        return not self._holds(holding, processor_id, link, kind)
+
+    def _at_which_it_recurs(self, processor_id: int, link: Link, handled: str) -> list[Guarded]:
+        """The open circuits of a processor that a message comes back to."""
+        recurs: list[Guarded] = []
         if link.failed_at.get(processor_id, 0) < 2:
-            return True
-        holding = []
+            return recurs
         for guarded in [*self._circuits.open_at(processor_id).values()]:
             if handled not in guarded.fails_on:
                 continue
@@ -525,27 +532,26 @@ class Breaker:
                 continue
             self._apply(guarded, guarded.circuit.look())
             if not guarded.circuit.is_closed and (guarded.mode or self.mode) is not Mode.DISABLED:
-                holding.append(guarded)
-        return not self._holds(holding, processor_id, link, kind)
+                recurs.append(guarded)
+        return recurs
 
     def _holds(self, holding: list[Guarded], processor_id: int, link: Link, kind: str) -> bool:
         """Whether circuits that would hold a message back do so; either way it counts once."""
         guarding = [g for g in holding if (g.mode or self.mode) is Mode.GUARD]
         if guarding:
             self._journal.held_message(guarding[0], kind)
-        elif holding and self._is_first_to_observe(processor_id, link):
+        elif holding and self._would_have_come(link):
             link.observed_at = processor_id
             self._journal.held_message(holding[0], kind, observed=True)
         return bool(guarding)
 
-    def _is_first_to_observe(self, processor_id: int, link: Link) -> bool:
+    def _would_have_come(self, link: Link) -> bool:
         """Whether a message would have come as far as this, had it been held back.
 
-        Each output would have held it back for itself; whoever stands before
-        them, for all.
+        Each channel would have held it back for itself; whoever stands before
+        the outputs, for all.
         """
-        seen = link.observed_at
-        return seen is None or (seen != processor_id and seen in self._outputs)
+        return link.observed_at is None or link.observed_at in self._outputs
 
     def echo_of(self, link: Link, message: object, *, is_system_log: bool) -> None:
         """Find out whether a message only repeats what sending another has logged.
@@ -599,11 +605,10 @@ class Breaker:
             self._note_echo(output, link)
         if not self._circuits.open_at(output.id) and not self._channels.open_at(output.id):
             return Delivery(self, output, channel, link, kind, message, handled)
-        if not self.judge_message(output.id, link, kind, handled):
-            return None
+        recurs = self._at_which_it_recurs(output.id, link, handled)
         asks = [*self._asked(output, channel, link, kind)]
         holding = [guarded for guarded, admission in asks if admission is Admission.HOLD]
-        if self._holds(holding, output.id, link, kind):
+        if self._holds([*recurs, *holding], output.id, link, kind):
             return None
         if holding:
             # It goes all the same, but its outcome decides nothing.
@@ -686,7 +691,7 @@ class Breaker:
         if delivery.is_void:
             return
         output, channel = delivery.output, delivery.channel
-        output.delivered(delivery.kind)
+        delivery.success = output.delivered(delivery.kind)
         if channel.guarded is not None:
             delivery.counted = channel.guarded.circuit.succeed()
             delivery.closed = self._recovered(channel.guarded)
@@ -740,6 +745,8 @@ class Breaker:
         if (channel.guarded.mode or self.mode) is Mode.DISABLED:
             return
         channel.guarded.circuit.take_back(delivery.counted)
+        if was_success:
+            output.take_back(delivery.kind, delivery.success)
         output.failed(delivery.kind)
         channel.failed(delivery.kind)
         self._fail_channel(channel.guarded, delivery)

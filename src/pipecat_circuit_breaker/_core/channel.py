@@ -112,8 +112,8 @@ class Output:
         # Since when nothing has been sent because nobody is, and how much of it.
         self.absence = Absence()
         # Kinds of message that failed when they were last sent, the latest last, and
-        # what has got through since the first of them failed.
-        self._failing_kinds: OrderedDict[str, None] = OrderedDict()
+        # how many messages had got through when each began to fail.
+        self._failing_kinds: OrderedDict[str, int] = OrderedDict()
         self._delivered = 0
         self._most = most
         self._to_all = Channel(None, most_kinds)
@@ -143,23 +143,35 @@ class Output:
         """What an incident says of it."""
         return ChannelFacts(
             failing_kinds=tuple(self._failing_kinds),
-            delivered=self._delivered,
+            delivered=self._delivered - min(self._failing_kinds.values(), default=self._delivered),
             is_connected=self.is_connected if self.is_watched else None,
         )
 
     def failed(self, kind: str) -> None:
         """Note that a message of a kind has failed."""
-        if not self._failing_kinds:
-            self._delivered = 0
-        self._failing_kinds[kind] = None
+        self._failing_kinds.setdefault(kind, self._delivered)
         self._failing_kinds.move_to_end(kind)
         if len(self._failing_kinds) > _MAX_KINDS:
             self._failing_kinds.popitem(last=False)
 
-    def delivered(self, kind: str) -> None:
-        """Note that a message of a kind has got through."""
-        self._failing_kinds.pop(kind, None)
+    def delivered(self, kind: str) -> tuple[int, int | None]:
+        """Note that a message of a kind has got through.
+
+        Returns:
+            What :meth:`take_back` takes.
+        """
+        before, failed_since = self._delivered, self._failing_kinds.pop(kind, None)
         self._delivered += 1
+        return before, failed_since
+
+    def take_back(self, kind: str, success: tuple[int, int | None]) -> None:
+        """Note that a message has not got through after all."""
+        before, failed_since = success
+        if failed_since is not None:
+            self._failing_kinds[kind] = failed_since
+        for failing, since in self._failing_kinds.items():
+            if since <= before:
+                self._failing_kinds[failing] = since + 1
 
     def let_go(self, guarded: Guarded) -> None:
         """Forget a circuit that is no more."""
