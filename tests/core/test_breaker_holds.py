@@ -277,7 +277,12 @@ def test__channel_down__all_failures_were_of_one_kind__another_kind_is_still_tri
 def test__channel_down__the_other_kind_fails_as_well__is_held_back_from_then_on(bench):
     bench.sends(3, "bad", ok=False)
     assert bench.sends(2, "good", ok=False) == [False, None]
-    assert bench.send("third", ok=True) is None
+
+
+def test__channel_down__three_kinds_have_failed__a_fourth_is_not_tried(bench):
+    bench.sends(3, "bad", ok=False)
+    assert [bench.send(kind, ok=False) for kind in ("good", "third")] == [False, False]
+    assert bench.send("fourth", ok=True) is None
 
 
 def test__channel__has_delivered_since__messages_of_a_failing_kind_are_not_held_back(bench):
