@@ -21,9 +21,9 @@ from pipecat.pipeline.pipeline import Pipeline
 from pipecat.processors.filters.identity_filter import IdentityFilter
 
 from bot import Failing, Output, Tap, running, settle
-from clock import Clock
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.demo.parts import ErrorNotifier
+from pipecat_circuit_breaker.testing import Clock
 
 MAX_ERRORS = CircuitBreakerParams().max_errors
 

@@ -15,38 +15,14 @@ from pipecat.frames.frames import (
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from bot import Output
-from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
-
-MAX_ERRORS = CircuitBreakerParams().max_errors
+from support.guard import MAX_ERRORS, Guard  # noqa: F401  # for the tests
+from support.parts import On  # noqa: F401  # for the tests
 
 #: Turns after which a storm is a storm. It then ends by itself.
 CAP = 300
 
 #: Turns of the event loop in which nothing fails: the storm is over.
 QUIET_TURNS = 400
-
-
-class Guard:
-    """A breaker that stands first or last before the output; or none."""
-
-    def __init__(self, position: str, clock: Any) -> None:
-        self.position = position
-        self.clock = clock
-        self.breaker = self.new()
-
-    def new(self) -> CircuitBreakerProcessor | None:
-        if self.position == "without":
-            return None
-        return CircuitBreakerProcessor(params=CircuitBreakerParams(clock=self.clock))
-
-    def line(self, *processors: FrameProcessor, breaker: Any = ...) -> list[FrameProcessor]:
-        """The processors of a pipeline, with the breaker where it belongs."""
-        breaker = self.breaker if breaker is ... else breaker
-        if breaker is None:
-            return [*processors]
-        if self.position == "first":
-            return [breaker, *processors]
-        return [*processors[:-1], breaker, processors[-1]]
 
 
 class Storm:
@@ -84,26 +60,6 @@ class Storm:
             assert self.calm
         else:
             assert 1 <= self.turns <= at_most
-
-
-class On(FrameProcessor):
-    """Does something on its own account for each frame of a kind, and hands every frame on."""
-
-    def __init__(
-        self,
-        kind: type[Frame] | tuple[type[Frame], ...],
-        act: Callable[["On", Any, FrameDirection], Awaitable[None]],
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self._kind = kind
-        self._act = act
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if isinstance(frame, self._kind):
-            await self._act(self, frame, direction)
-        await self.push_frame(frame, direction)
 
 
 class TTS(FrameProcessor):

@@ -1,7 +1,6 @@
 """Parts that the tests of healthy traffic share."""
 
 import json
-from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,34 +9,10 @@ from pipecat.frames.frames import Frame, OutputTransportMessageUrgentFrame, Text
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from bot import settle
-from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from releases.livekit_room import livekit_bot
 from releases.room import Outage
-
-MAX_ERRORS = CircuitBreakerParams().max_errors
-
-
-class Guard:
-    """A breaker that stands first or last before the output; or none."""
-
-    def __init__(self, position: str, clock: Any) -> None:
-        self.position = position
-        self.clock = clock
-        self.breaker = self.new()
-
-    def new(self) -> CircuitBreakerProcessor | None:
-        if self.position == "without":
-            return None
-        return CircuitBreakerProcessor(params=CircuitBreakerParams(clock=self.clock))
-
-    def line(self, *processors: FrameProcessor, breaker: Any = ...) -> list[FrameProcessor]:
-        """The processors of a pipeline, with the breaker where it belongs."""
-        breaker = self.breaker if breaker is ... else breaker
-        if breaker is None:
-            return [*processors]
-        if self.position == "first":
-            return [breaker, *processors]
-        return [*processors[:-1], breaker, processors[-1]]
+from support.guard import MAX_ERRORS, Guard  # noqa: F401  # for the tests
+from support.parts import On  # noqa: F401  # for the tests
 
 
 class LiveKit:
@@ -55,26 +30,6 @@ class LiveKit:
     @property
     def arrived(self) -> list[Any]:
         return [json.loads(data) for data in self.room.local_participant.arrived]
-
-
-class On(FrameProcessor):
-    """Does something on its own account for each frame of a kind, and hands every frame on."""
-
-    def __init__(
-        self,
-        kind: type[Frame],
-        act: Callable[["On", Any, FrameDirection], Awaitable[None]],
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self._kind = kind
-        self._act = act
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if isinstance(frame, self._kind):
-            await self._act(self, frame, direction)
-        await self.push_frame(frame, direction)
 
 
 class Breaks(FrameProcessor):
