@@ -279,7 +279,7 @@ async def test__connection_error__client_is_connected__is_not_told_as_gone(clock
     assert incident.advice.kind is AdviceKind.CHANNEL_FAILS
     assert "A client is connected." in incident.advice.text
     assert "nothing got through meanwhile" in incident.advice.text
-    assert "raised in bot:Output.send_message" in incident.advice.text
+    assert f"raised in {Output.__module__}:Output.send_message" in incident.advice.text
     assert not incident.advice.is_guess
 
 

@@ -202,8 +202,11 @@ class CircuitBreakerProcessor(FrameProcessor):
             transport: The transport, before or while the pipeline runs.
 
         Raises:
+            TypeError: It is no transport.
             ValueError: It has no such events.
         """
+        if not hasattr(transport, "output"):
+            raise TypeError(f"expected a transport, got {transport!r:.100}")
         self._watched.append(Clients(transport, self._note_clients))
 
     async def open_circuits(self, origin: Origin | None = None) -> None:
@@ -325,7 +328,8 @@ class CircuitBreakerProcessor(FrameProcessor):
         if self._running:
             plain = incident.model_dump(mode="json")
             await self.broadcast_frame(CircuitBreakerFrame, incident=plain)
-            if self._params.notify_client and incident.is_channel:
+            leads = self._guard is not None and self._guard.leader == self._tell
+            if leads and self._params.notify_client and incident.is_channel:
                 await self._notify_client(incident)
 
     async def _notify_client(self, incident: Incident) -> None:

@@ -429,7 +429,7 @@ def assert_tells_the_outage(lines):
     assert "(app) → " in chain and " more → " in chain and "the client is gone" in chain
     assert "held back: 1 rtvi-ai/error" in held
     assert "advice client_gone:" in advice
-    assert max(map(len, lines)) <= 400
+    assert max(map(len, lines)) <= 500
 
 
 async def test__two_incidents__one_expected__is_refused_until_it_is_told_which(breaker):

@@ -72,11 +72,13 @@ class ChannelFacts:
             empty where all can be.
         delivered: Messages that got through since the first of these failed.
         is_connected: Whether somebody is connected; None where nobody watches.
+        went_at: When the last client went, on the breaker's clock; None if none has.
     """
 
     failing_kinds: tuple[str, ...] = ()
     delivered: int = 0
     is_connected: bool | None = None
+    went_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +256,7 @@ def _facts(evidence: Evidence, channel: ChannelFacts, last: Link | None) -> str:
         if channel.delivered
         else "nothing got through meanwhile"
     )
-    there = {True: " A client is connected.", False: " Nobody is connected.", None: ""}
+    there = {True: " A client is connected.", False: " Its client has gone.", None: ""}
     return (
         f"Sending over {evidence.origin.processor} fails{_failure(evidence)}{_raised(evidence, last)}: "
         f"messages of {of} ({shown}{more}); {others}.{there[channel.is_connected]}"

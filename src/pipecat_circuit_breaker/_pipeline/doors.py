@@ -72,10 +72,17 @@ class Door:
         number: The door's own number.
         hears_errors: Whether every error passes here, because somebody further
             on has to hear it.
+        is_top: Whether the worker itself is behind it, and tells the application.
     """
 
     def __init__(
-        self, processor: FrameProcessor, keeper: Keeper, number: int, *, hears_errors: bool
+        self,
+        processor: FrameProcessor,
+        keeper: Keeper,
+        number: int,
+        *,
+        hears_errors: bool,
+        is_top: bool = False,
     ) -> None:
         """Stand at the door from now on."""
         self.processor = processor
@@ -85,6 +92,7 @@ class Door:
         self._keeper = keeper
         self._queue = processor.queue_frame
         self._is_direct = releases.is_direct(processor)
+        self._is_top = is_top
         hides = self._is_direct and not releases.only_hands_on(processor)
         before = self._before_direct if hides else self._before_queued()
         self.leave = replace(processor, "queue_frame", before)
@@ -111,7 +119,9 @@ class Door:
                 if keeper.is_alert:
                     keeper.carries(self, frame, direction)
                 return queue(frame, direction, callback, **more)
-            return self._ask(frame, direction, callback, queue)
+            # The application's handlers hear of an error there: what they do is on its account.
+            comes_to_them = self._is_top and direction is _UPSTREAM
+            return self._ask(frame, direction, callback, self._inside if comes_to_them else queue)
 
         return queue_frame
 

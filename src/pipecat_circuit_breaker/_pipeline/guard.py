@@ -68,6 +68,8 @@ class Guard:
         self.is_alert = False
         self._params = params
         self._listeners: list[Tell] = []
+        #: Whose client is told: breakers that share a pipeline would tell it twice.
+        self.leader: Tell | None = None
         self._leaving: list[Left] = []
         self._tags: list[Tags] = []
         self._has_left = False
@@ -126,6 +128,7 @@ class Guard:
                 f"{worker}: more than one circuit breaker with different parameters, "
                 f"those of the first hold: {guard._params}"
             )
+        guard.leader = guard.leader or tell
         guard._listeners.append(tell)
         guard._leaving.append(left)
         guard._tags.append(tags)
@@ -157,7 +160,13 @@ class Guard:
         for processor, hears_errors in _processors(pipeline, hears_errors=False):
             is_end = processor is pipeline or releases.is_end(processor)
             if processor is top or not is_end:
-                door = Door(processor, self, next(numbers), hears_errors=hears_errors)
+                door = Door(
+                    processor,
+                    self,
+                    next(numbers),
+                    hears_errors=hears_errors,
+                    is_top=processor is top,
+                )
                 self._undo.append(door.leave)
             if not hears_errors:
                 self._undo.append(errors.stand_at(processor, self))
@@ -240,6 +249,8 @@ class Guard:
         """Say whether there is anybody to send to."""
         channel = self._breaker.output(output)
         channel.is_watched, channel.is_connected = True, connected
+        if not connected:
+            channel.went_at = self._params.clock()
         absence, channel.absence = channel.absence, Absence()
         if absence.since is not None:
             self._say(
