@@ -205,14 +205,16 @@ async def test__whisker__its_client__gets_the_frame(clock):
 
 async def test__transitions__loguru_lines__carry_fields(clock):
     records = []
-    logger.add(lambda message: records.append(message.record), level="WARNING")
+    logger.add(lambda message: records.append(message.record), level="INFO")
     told = []
     breaker, output = new_breaker(clock), Output(fails=dead)
     for event in ("on_circuit_opened", "on_circuit_half_opened", "on_circuit_closed"):
         breaker.add_event_handler(event, lambda _, incident: told.append(incident))
     async with running(breaker, output) as worker:
         await storm_and_recovery(worker, output, clock)
-    lines = [r["extra"] for r in records if "circuit_incident" in r["extra"]]
+    records = [r for r in records if "circuit_incident" in r["extra"]]
+    assert [r["level"].name for r in records] == ["WARNING", "INFO", "INFO"]
+    lines = [r["extra"] for r in records]
     assert [line["circuit_state"] for line in lines] == ["open", "half_open", "closed"]
     call = told[0].call
     assert call.process == os.getpid()

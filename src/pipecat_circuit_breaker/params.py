@@ -93,6 +93,10 @@ class CircuitBreakerParams(BaseModel):
             number of openings in a row without a recovery.
         channel_cooldown: The same for a channel that is down: seconds until
             one message is tried. By default 0.1 s, doubling up to 10 s.
+        grace_secs: Seconds for which nobody is told of an outage of a transport that
+            is watched, above 0: its client may only have hung up, and a
+            transport hears of that later than its sends fail. Then it was no
+            outage. What is held back is so from the start.
         absence_secs: Seconds for which nobody may be connected to a transport
             that is watched, while the bot goes on sending, before that is told:
             once, by one line of the log at WARNING. Above 0. It is no incident.
@@ -129,6 +133,7 @@ class CircuitBreakerParams(BaseModel):
     window_secs: Seconds = 10.0
     cooldown: Annotated[wait_base, BeforeValidator(_wait)] = DEFAULT_COOLDOWN
     channel_cooldown: Annotated[wait_base, BeforeValidator(_wait)] = DEFAULT_CHANNEL_COOLDOWN
+    grace_secs: Seconds = 2.0
     absence_secs: Seconds = 60.0
     probe_timeout_secs: Seconds = 10.0
     give_up: Annotated[stop_base | None, BeforeValidator(_stop)] = None

@@ -76,7 +76,8 @@ class CircuitBreakerProcessor(FrameProcessor):
     Event handlers available:
 
     - on_circuit_opened: Called once for each incident, when it begins: errors of the circuit, and
-      the messages by which it would feed itself, are held back from here on.
+      the messages by which it would feed itself, are held back from here on. Where a transport is
+      watched its incidents are told after ``grace_secs``, unless its client has only hung up.
     - on_circuit_closed: Called once for each incident, when it is over: it has recovered, or its
       pipeline has come to an end; ``incident.ending`` says which.
     - on_circuit_half_opened: Called in between, when a probe is let through.
@@ -162,10 +163,14 @@ class CircuitBreakerProcessor(FrameProcessor):
 
     @property
     def incidents(self) -> tuple[Incident, ...]:
-        """The last 100 incidents as they are now, the one that opened last at the end."""
+        """The last 100 incidents as they are now, the one that opened last at the end.
+
+        One that nobody was told of yet (``grace_secs``) is among them, and is gone
+        again where the client has only hung up.
+        """
         open_now = self._guard.open_incidents if self._guard else ()
-        now = {incident.id: incident for incident in open_now}
-        return tuple(now.get(id, incident) for id, incident in self._incidents.items())
+        known = self._incidents | {incident.id: incident for incident in open_now}
+        return tuple(known.values())[-_KEPT_INCIDENTS:]
 
     @property
     def totals(self) -> tuple[Totals, ...]:

@@ -174,6 +174,7 @@ class Breaker:
             many seconds since the first of them; None is never.
         clock: Monotonic seconds.
         mode: What to do with what is known; may be set at any time.
+        grace_secs: As there.
         calendar: The time by the calendar, for what people read; nothing is
             decided by it.
         call: Asked at each opening whose it is.
@@ -191,6 +192,7 @@ class Breaker:
         gives_up: Callable[[int, float], bool] | None,
         clock: Callable[[], float],
         mode: Mode,
+        grace_secs: float = 0.0,
         calendar: Callable[[], datetime] = lambda: datetime.now(UTC),
         call: Callable[[], Call | None] = lambda: None,
     ) -> None:
@@ -199,6 +201,7 @@ class Breaker:
         self._max_errors = max_errors
         self._window_secs = window_secs
         self._max_circuits = max_circuits
+        self._grace_secs = grace_secs
         self._gives_up = gives_up
         self._clock = clock
         self._settings = Settings(
@@ -618,10 +621,25 @@ class Breaker:
                 self._probe(guarded, link)
         return Delivery(self, output, channel, link, kind, message, handled)
 
-    def _note_unsent(self, output: Output) -> None:
-        self._journal.unsent(Origin.of(self._processors[output.id], NOBODY_CONNECTED))
+    def nobody_left(self, output: Output) -> None:
+        """Note that an output has nobody to send to any more.
+
+        Sends that failed just before are no outage: a transport may hear later
+        than they do that its client has hung up.
+
+        Args:
+            output: The output.
+        """
+        circuits, messages = self._journal.take_back(output.id)
+        for guarded in circuits:
+            self._apply(guarded, guarded.circuit.close(Reason.TAKEN_BACK))
+        if messages:
+            self._note_unsent(output, messages)
+
+    def _note_unsent(self, output: Output, messages: int = 1) -> None:
+        self._journal.unsent(Origin.of(self._processors[output.id], NOBODY_CONNECTED), messages)
         absence = output.absence
-        absence.messages += 1
+        absence.messages += messages
         if absence.since is None:
             absence.since = self._clock()
 
@@ -903,8 +921,12 @@ class Breaker:
             self._registry_of(guarded.origin).moved(guarded)
             output = self._outputs.get(guarded.origin.processor_id)
             facts = None if output is None else output.facts
-            is_opening = transition.before is CircuitState.CLOSED
-            opening = Opening(trigger, link, facts) if is_opening else None
+            opening = None
+            if transition.before is CircuitState.CLOSED:
+                # Whether its client has only hung up, a transport that is watched will say.
+                waits = output is not None and output.is_watched and output.is_reachable
+                waits = waits and trigger is not Trigger.MANUAL
+                opening = Opening(trigger, link, facts, self._grace_secs if waits else 0.0)
             self._journal.changed(guarded, transition, opening, facts)
             if transition.after is CircuitState.CLOSED:
                 self._forget(guarded)

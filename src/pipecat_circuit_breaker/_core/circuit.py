@@ -76,6 +76,7 @@ class Reason(Enum):
         RECOVERED: What was guarded has been seen to work.
         FORGOTTEN: It had to make room for another.
         OVER: Its pipeline is over.
+        TAKEN_BACK: What had failed turned out to be no failure.
     """
 
     FAILURES = "failures"
@@ -89,6 +90,7 @@ class Reason(Enum):
     RECOVERED = "recovered"
     FORGOTTEN = "forgotten"
     OVER = "over"
+    TAKEN_BACK = "taken_back"
 
 
 @dataclass(frozen=True, slots=True)

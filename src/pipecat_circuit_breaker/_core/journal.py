@@ -9,9 +9,9 @@
 The one place that writes things down. Nothing is decided by it.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -110,11 +110,13 @@ class Opening:
         link: The frame that tripped it; None where there is none.
         channel: What is known of the output transport that its processor is;
             None where it is none.
+        grace_secs: Seconds for which it is not told, unless it ends before.
     """
 
     trigger: Trigger
     link: Link | None = None
     channel: ChannelFacts | None = None
+    grace_secs: float = 0.0
 
 
 @dataclass(slots=True)
@@ -129,7 +131,16 @@ class _Tally:
     observed_errors: int = 0
     observed_messages: int = 0
     unsent_messages: int = 0
-    probes: dict[ProbeOutcome, int] = field(default_factory=lambda: dict.fromkeys(ProbeOutcome, 0))
+    probes: Counter[ProbeOutcome] = field(default_factory=Counter)
+
+    def add(self, other: "_Tally") -> None:
+        """Count what another has counted."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.probes.update(other.probes)
+
+
+_COUNTS = tuple(count.name for count in fields(_Tally) if count.type is int)
 
 
 @dataclass(slots=True, eq=False)
@@ -168,6 +179,9 @@ class _Outage:
     probes: deque[_Probed] = field(default_factory=lambda: deque(maxlen=_MAX_PROBES))
     has_given_up: bool = False
     ending: Ending | None = None
+    # As long as nobody is told of it, its counts are kept apart, by the origin's name.
+    tell_at: float = 0.0
+    untold: dict[str, _Tally] | None = None
     _steps: tuple[ChainStep, ...] | None = None
 
     @property
@@ -283,6 +297,8 @@ class Journal:
         self._answers: dict[Origin, dict[str, str]] = {}
         self._queued: dict[Origin, str] = {}
         self._news: deque[_News] = deque(maxlen=_MAX_NEWS)
+        # Outages that may turn out to be none.
+        self._in_doubt: list[_Outage] = []
 
     #
     # Writing down
@@ -290,7 +306,7 @@ class Journal:
 
     def failed(self, origin: Origin) -> None:
         """Note a failure that counts."""
-        self._tally(origin).failures += 1
+        self._tally(origin.shared_name).failures += 1
 
     def answered(self, origins: Iterable[Origin], who: str, kind: str) -> None:
         """Note a message that an error has set off."""
@@ -311,17 +327,18 @@ class Journal:
     def held_error(self, guarded: Guarded, *, observed: bool = False) -> None:
         """Note an error that is held back, or would be where the mode is to observe."""
         outage = self._outages.get(guarded)
-        counts = (self._tally(guarded.origin), *(() if outage is None else (outage,)))
+        tally = self._tally(guarded.origin.shared_name, outage)
+        counts = (tally, *(() if outage is None else (outage,)))
         for count in counts:
             count.held_errors += 1
             count.observed_errors += observed
 
     def held_message(self, guarded: Guarded, kind: str, *, observed: bool = False) -> None:
         """Note a message that is held back, or would be where the mode is to observe."""
-        tally = self._tally(guarded.origin)
+        outage = self._outages.get(guarded)
+        tally = self._tally(guarded.origin.shared_name, outage)
         tally.held_messages += 1
         tally.observed_messages += observed
-        outage = self._outages.get(guarded)
         if outage is not None:
             outage.observed_messages += observed
             held = outage.held_kinds
@@ -331,9 +348,9 @@ class Journal:
                 held.setdefault(kind, 0)
             held[kind] += 1
 
-    def unsent(self, origin: Origin) -> None:
-        """Note a message that is not sent, as nobody is connected."""
-        self._tally(origin).unsent_messages += 1
+    def unsent(self, origin: Origin, messages: int = 1) -> None:
+        """Note messages that are not sent, as nobody is connected."""
+        self._tally(origin.shared_name).unsent_messages += messages
 
     def probe(self, guarded: Guarded, link: Link) -> None:
         """Note a frame that is let through to see whether it is over."""
@@ -358,16 +375,16 @@ class Journal:
             opening: Why, where it was closed before.
             facts: What is known of its output transport now; None where it is none.
         """
-        tally = self._tally(guarded.origin)
         if transition.before is CircuitState.CLOSED:
             outage = self._open(guarded, transition, opening or Opening(Trigger.MANUAL))
             outage.openings = max(1, outage.openings)
             guarded.openings += 1
-            tally.openings += 1
+            self._tally(guarded.origin.shared_name, outage).openings += 1
             return
         outage = self._outages[guarded]
         if facts is not None:
             outage.learns(facts, has_failed=transition.after is CircuitState.OPEN)
+        tally = self._tally(guarded.origin.shared_name, outage)
         if transition.before is CircuitState.HALF_OPEN:
             outcome = _OUTCOMES.get(transition.reason, ProbeOutcome.VOID)
             tally.probes[outcome] += 1
@@ -397,7 +414,11 @@ class Journal:
         same = self._same_outage(guarded, opening)
         if same is None:
             same = outage
-            self._tell(same, Change.OPENED)
+            if opening.grace_secs > 0:
+                same.tell_at, same.untold = same.opened_secs + opening.grace_secs, {}
+                self._in_doubt.append(same)
+            else:
+                self._tell(same, Change.OPENED)
         elif guarded.by_delivery and not guarded.is_channel and same.origin.kind == CHANNEL_DOWN:
             same.takes_over(outage)
         same.circuits.append(guarded)
@@ -458,8 +479,10 @@ class Journal:
             is_channel=opening.channel is not None,
         )
 
-    def _tally(self, origin: Origin) -> _Tally:
-        name = origin.shared_name
+    def _tally(self, name: str, outage: _Outage | None = None) -> _Tally:
+        """The counts of an origin's name: an outage's own, as long as nobody is told of it."""
+        if outage is not None and outage.untold is not None:
+            return outage.untold.setdefault(name, _Tally())
         tally = self._tallies.get(name)
         if tally is None:
             if len(self._tallies) >= self._max_names:
@@ -468,12 +491,48 @@ class Journal:
         return tally
 
     #
+    # Outages in doubt
+    #
+
+    def take_back(self, processor_id: int) -> tuple[tuple[Guarded, ...], int]:
+        """Take back the outages of a processor of which nobody was told: they were none.
+
+        Args:
+            processor_id: The processor.
+
+        Returns:
+            Their circuits, which are to be closed, and how many messages were
+            held back meanwhile.
+        """
+        none = [o for o in self._in_doubt if o.origin.processor_id == processor_id]
+        for outage in none:
+            self._in_doubt.remove(outage)
+        messages = sum(outage.held_messages - outage.observed_messages for outage in none)
+        return tuple(guarded for outage in none for guarded in outage.circuits), messages
+
+    def _look_at_doubts(self) -> None:
+        """Tell what has been kept back for long enough."""
+        now = self._clock()
+        for outage in [*self._in_doubt]:
+            if now >= outage.tell_at:
+                self._tell_at_last(outage)
+
+    def _tell_at_last(self, outage: _Outage) -> None:
+        self._in_doubt.remove(outage)
+        untold, outage.untold = outage.untold or {}, None
+        for name, tally in untold.items():
+            self._tally(name).add(tally)
+        self._tell(outage, Change.OPENED)
+
+    #
     # Telling
     #
 
     @property
     def has_news(self) -> bool:
         """Whether there are changes to tell."""
+        if self._in_doubt:
+            self._look_at_doubts()
         return bool(self._news)
 
     def take(self, mode: Mode) -> News:
@@ -487,6 +546,10 @@ class Journal:
         return News(news.change, incident, news.gives_up)
 
     def _tell(self, outage: _Outage, change: Change) -> None:
+        if outage.untold is not None:
+            if outage not in self._in_doubt or change in (Change.PROBED, Change.REOPENED):
+                return  # it was none; or it will be told with all that has happened until then
+            self._tell_at_last(outage)
         latest = self._news[-1] if self._news else None
         gives_up = change is Change.GAVE_UP
         if latest is not None and latest.outage is outage:

@@ -86,6 +86,7 @@ class Guard:
             gives_up=self._gives_up if params.give_up is not None else None,
             clock=params.clock,
             mode=params.mode,
+            grace_secs=params.grace_secs,
             call=self._call,
         )
         self.worker = worker
@@ -252,6 +253,8 @@ class Guard:
         if not connected:
             channel.went_at = self._params.clock()
         absence, channel.absence = channel.absence, Absence()
+        if not connected:
+            self._breaker.nobody_left(channel)
         if absence.since is not None:
             self._say(
                 "DEBUG",
@@ -665,7 +668,9 @@ class Guard:
 
     async def _tell_one(self, news: News) -> None:
         try:
-            logger.bind(**log_fields(news.incident)).warning(log_line(news))
+            # What is over, or may be, is no warning.
+            level = "WARNING" if news.incident.state is CircuitState.OPEN else "INFO"
+            logger.bind(**log_fields(news.incident)).log(level, log_line(news))
         except Exception as e:
             # Whoever listens hears of it all the same.
             self._report("writing to the log", e)
