@@ -382,8 +382,9 @@ async def test__user_interrupts_in_the_middle__counts_anew_and_ends_all_the_same
         await until(lambda: len(call.model.asked) == 3)
 
         await call.worker.queue_frame(InterruptionFrame())
-        await call.worker.queue_frame(says("second"))
+        await rest()
         call.model.may_answer.set()
+        await call.worker.queue_frame(says("second"))
         await until(lambda: tools_are_off(call.model.asked[-1]))
         await rest()
 
@@ -401,6 +402,7 @@ async def test__user_interrupts_the_answer_without_tools__has_them_again():
         assert tools_are_off(call.model.asked[-1])
 
         await call.worker.queue_frame(InterruptionFrame())
+        await rest()
         call.model.may_answer.set()
         await call.worker.queue_frame(says("second"))
         await until(lambda: "second" in texts(call.model.asked[-1]))

@@ -179,6 +179,28 @@ def test__user_speaks_while_a_tool_runs__its_result_is_of_the_turn_before():
     assert talk.counts == (0, 0)
 
 
+def test__user_speaks__tool_of_before_returns_before_the_model_is_asked__count_starts_anew():
+    talk = Conversation()
+    for _ in range(3):
+        talk.round(BAD)
+
+    talk.messages.append(user("never mind"))
+    talk.round(BAD, asks=False)
+    talk.ask(by_user=True)
+
+    assert talk.counts == (0, 0)
+
+
+def test__application_asks_by_itself_in_between__is_no_turn_of_the_user():
+    talk = Conversation()
+    for _ in range(3):
+        talk.round(BAD)
+        talk.messages.append(developer("the user is quiet"))
+        talk.ask(by_user=True)
+
+    assert talk.counts == (3, 3)
+
+
 def test__messages_are_shortened_to_the_latest__rounds_are_still_counted():
     talk = Conversation(max_rounds=10)
 

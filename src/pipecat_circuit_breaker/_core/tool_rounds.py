@@ -49,10 +49,11 @@ class ToolRounds:
         """Start with a turn in which no tool was called."""
         self._max_rounds = max_rounds
         self._max_failed = max_failed
-        self.begin_turn()
+        self._begin_turn(None)
 
-    def begin_turn(self) -> None:
-        """Count anew."""
+    def _begin_turn(self, said: object) -> None:
+        #: What the user had said last when the turn began.
+        self._said = said
         self.rounds = 0
         self.failed_rounds = 0
         #: Whether somebody was told that the limit is reached, and that the model went on.
@@ -99,8 +100,8 @@ class ToolRounds:
             by_user: Whether it is what the user said that asks, as far as
                 anybody can tell, and not what came of a tool.
         """
-        if _begins_turn(messages, by_user=by_user):
-            self.begin_turn()
+        if self._begins_turn(messages, by_user=by_user):
+            self._begin_turn(_last_said(messages))
             return
         for _ in range(len(self._awaited)):
             calls = self._awaited.popleft()
@@ -109,6 +110,21 @@ class ToolRounds:
                 self._awaited.append(calls)
             elif results and all(is_failure(results[id], calls[id]) for id in results):
                 self.failed_rounds += 1
+
+    def _begins_turn(self, messages: Sequence[Any], *, by_user: bool) -> bool:
+        """Whether the user has said something since a tool was called last."""
+        for message in reversed(messages):
+            role = _role_of(message)
+            if role == "tool":
+                break
+            # A picture that a tool has taken stands there as if the user had sent it.
+            if role == "user" and (by_user or not _has_picture(message)):
+                return True
+        if not by_user:
+            return False
+        # What a tool has returned meanwhile may stand behind what the user has said.
+        said = _last_said(messages)
+        return said is not None and said is not self._said
 
 
 def is_failure(result: str, failures: Collection[str] = ()) -> bool:
@@ -151,16 +167,9 @@ def _decoded(text: str) -> Any:
         return text
 
 
-def _begins_turn(messages: Sequence[Any], *, by_user: bool) -> bool:
-    """Whether the user has said something since a tool was called last."""
-    for message in reversed(messages):
-        role = _role_of(message)
-        if role == "tool":
-            return False
-        # A picture that a tool has taken stands there as if the user had sent it.
-        if role == "user" and (by_user or not _has_picture(message)):
-            return True
-    return False
+def _last_said(messages: Sequence[Any]) -> object:
+    """What the user has said last."""
+    return next((m for m in reversed(messages) if _role_of(m) == "user"), None)
 
 
 def _results(messages: Sequence[Any], ids: Collection[str]) -> Iterator[tuple[str, str]]:
