@@ -5,8 +5,10 @@ that have gone over HTTP. Written with names that every release from 0.0.108 on 
 """
 
 import asyncio
+import inspect
 import json
 from contextlib import asynccontextmanager
+from importlib import import_module
 from importlib.metadata import version
 
 import pytest
@@ -29,6 +31,7 @@ from pipecat_circuit_breaker import (
     Mode,
     ToolLoop,
 )
+from pipecat_circuit_breaker._pipeline.tools import without_tools
 from releases.room import running
 from tool_bot import (
     STORM,
@@ -560,6 +563,62 @@ async def test__adapter_without_tool_choice__gets_an_instruction_once_and_the_co
     assert llm.asked[-1][-1]["role"] == "developer"
     assert [m["role"] for m in context.get_messages()] == ["user", "tool", "tool", "tool"]
     assert llm.ran == FAILED_LIMIT
+
+
+ADAPTERS = [
+    ("gemini", "GeminiLLMAdapter"),
+    ("anthropic", "AnthropicLLMAdapter"),
+    ("bedrock", "AWSBedrockLLMAdapter"),
+    ("open_ai_responses", "OpenAIResponsesLLMAdapter"),
+]
+
+
+def adapter_of(module, name):
+    # 1.14.0 moved them.
+    for package in ("pipecat.adapters.llm.services", "pipecat.adapters.services"):
+        try:
+            return getattr(import_module(f"{package}.{module}_adapter"), name)()
+        except Exception:  # 0.0.108 raises nothing narrower
+            continue
+    pytest.skip(f"{name} needs a package that is not there")
+
+
+@pytest.mark.parametrize(("module", "name"), ADAPTERS)
+async def test__real_adapter_without_tool_choice__instruction_reaches_the_provider(module, name):
+    llm, adapter = Played(), adapter_of(module, name)
+    llm.get_llm_adapter = lambda: adapter
+    context = context_with_tools("look_up")
+    context.add_message({"role": "user", "content": "hello"})
+
+    request = without_tools(llm, LLMContextFrame(context))
+
+    wants = inspect.signature(adapter.get_llm_invocation_params).parameters
+    caching = {"enable_prompt_caching": False} if "enable_prompt_caching" in wants else {}
+    given = adapter.get_llm_invocation_params(request.context, **caching)
+    given = await given if inspect.isawaitable(given) else given
+    assert str(given).count("Tools are off") == 1
+    assert "look_up" in str(given["tools"])
+    assert len(context.get_messages()) == 1
+
+
+async def test__no_tools_in_the_context__gets_an_instruction_and_no_choice():
+    # OpenAI refuses a choice of tools where there are none.
+    llm = llm_at(Model(calls()))
+
+    request = without_tools(llm, LLMContextFrame(context_with_tools()))
+
+    assert request.context.tool_choice != "none"
+    assert "Tools are off" in request.context.get_messages()[-1]["content"]
+
+
+async def test__service_mends_the_messages__mends_the_application_s():
+    context = context_with_tools("look_up")
+
+    request = without_tools(Played(), LLMContextFrame(context))
+    request.context.add_message({"role": "user", "content": "hello"})
+
+    assert [m["role"] for m in context.get_messages()] == ["user"]
+    assert [m["role"] for m in request.context.get_messages()] == ["user", "developer"]
 
 
 async def test__realtime_service__is_left_alone():

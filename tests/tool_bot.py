@@ -18,8 +18,6 @@ STORM = 40
 #: What the model answers: text, or the tools that it calls, each with its arguments.
 Answer = str | list[tuple[str, dict[str, Any]]]
 
-SCHEMA = {"type": "object", "properties": {}}
-
 
 async def until(condition: Callable[[], Any]) -> None:
     """Turn the loop until the sockets have done what they have to do."""
@@ -36,6 +34,7 @@ class Model:
 
     def __init__(self, decide: Callable[[dict[str, Any]], Answer]) -> None:
         self.decide = decide
+        self.url = "http://127.0.0.1:9/v1"  # until it serves
         self.asked: list[dict[str, Any]] = []
         self.answered = 0
         self.may_answer = asyncio.Event()
@@ -122,7 +121,7 @@ def context_with_tools(*names: str) -> LLMContext:
     schemas = [
         FunctionSchema(name=name, description=name, properties={}, required=[]) for name in names
     ]
-    return LLMContext(messages=[], tools=ToolsSchema(standard_tools=schemas))
+    return LLMContext(tools=ToolsSchema(standard_tools=schemas))
 
 
 def llm_at(model: Model, **tools: Tool) -> OpenAILLMService:
