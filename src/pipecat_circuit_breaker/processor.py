@@ -36,6 +36,7 @@ from pipecat_circuit_breaker.frames import CircuitBreakerFrame
 from pipecat_circuit_breaker.health import Health, health_of
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.params import CircuitBreakerParams
+from pipecat_circuit_breaker.tool_loop import ToolLoop
 
 _EVENTS = {
     Change.OPENED: "on_circuit_opened",
@@ -85,6 +86,9 @@ class CircuitBreakerProcessor(FrameProcessor):
     - on_circuit_given_up: Called when ``give_up`` says so, before ``give_up_policy`` is applied.
     - on_circuit_changed: Called in place, where the others are called in a task: at each of these
       changes, before them. Meant for instruments; a handler must not wait.
+    - on_tool_loop: Called once in a turn of the user whose model went on calling tools when it
+      had been asked to answer without: gets the breaker and the :class:`ToolLoop`. Nobody says
+      anything more in this turn, unless the handler does.
     - on_guard_left: Called in place when its pipeline is over, or before it guards another:
       ``totals`` say what has been counted in the end. The handler gets the breaker alone.
 
@@ -140,7 +144,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         self._incidents: dict[str, Incident] = {}
         self._outages: dict[int, _Outage] = {}
         self._running = False
-        for event in (*_EVENTS.values(), "on_circuit_given_up"):
+        for event in (*_EVENTS.values(), "on_circuit_given_up", "on_tool_loop"):
             self._register_event_handler(event)
         for event in ("on_circuit_changed", "on_guard_left"):
             self._register_event_handler(event, sync=True)
@@ -267,7 +271,13 @@ class CircuitBreakerProcessor(FrameProcessor):
             await self._guard.leave()
         worker = worker_of(setup, self)
         self._guard = Guard.join(
-            worker, self._params, setup.observer, self._tell, self._left, self._tags
+            worker,
+            self._params,
+            setup.observer,
+            self._tell,
+            self._left,
+            self._tags,
+            self._tell_loop,
         )
         worker.add_event_handler("on_pipeline_finished", self._on_pipeline_finished)
         for clients in self._watched:
@@ -336,6 +346,9 @@ class CircuitBreakerProcessor(FrameProcessor):
             leads = self._guard is not None and self._guard.leader == self._tell
             if leads and self._params.notify_client and incident.is_channel:
                 await self._notify_client(incident)
+
+    async def _tell_loop(self, loop: ToolLoop) -> None:
+        await self._call_event_handler("on_tool_loop", loop)
 
     async def _notify_client(self, incident: Incident) -> None:
         """Tell the client what it missed, once its channel can take everything again."""

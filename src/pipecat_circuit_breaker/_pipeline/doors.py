@@ -6,7 +6,7 @@
 
 """Where frames are pushed: ``queue_frame`` of each processor."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from pipecat.frames.frames import Frame
@@ -39,6 +39,10 @@ class Keeper(Protocol):
 
     def carries(self, door: "Door", frame: Frame, direction: FrameDirection) -> None:
         """Let an untracked frame carry what it is pushed on account of."""
+        ...
+
+    def asks(self, door: "Door", frame: Any, direction: FrameDirection) -> Frame:
+        """Ask a model, with its tools or without; runs in the task of whoever pushes the request."""
         ...
 
     def admits(self, door: "Door", frame: Frame, direction: FrameDirection) -> bool:
@@ -144,13 +148,14 @@ class Door:
         frame: Frame,
         direction: FrameDirection,
         callback: FrameCallback | None,
-        queue: Any,
+        queue: Callable[..., Coroutine[Any, Any, None]],
     ) -> Coroutine[Any, Any, None]:
+        if isinstance(frame, releases.REQUESTS):
+            return queue(self._keeper.asks(self, frame, direction), direction, callback)
         if isinstance(frame, releases.LIFECYCLE):
             if self.is_output:
                 callback = self._and_note(callback)
-            goes: Coroutine[Any, Any, None] = queue(frame, direction, callback)
-            return goes
+            return queue(frame, direction, callback)
         admitted = self._keeper.admits(self, frame, direction)
         if self._keeper.has_news:
             return self._tell(frame, direction, callback, queue if admitted else None)
@@ -197,7 +202,7 @@ async def _held() -> None:
 
 def is_untracked(frame: Frame) -> bool:
     """Whether nobody has to look at a frame of this class; remembered for the next."""
-    if isinstance(frame, (*releases.TRACKED, *releases.LIFECYCLE)):
+    if isinstance(frame, (*releases.TRACKED, *releases.LIFECYCLE, *releases.REQUESTS)):
         return False
     if len(UNTRACKED) < _MAX_UNTRACKED:
         UNTRACKED.add(type(frame))
