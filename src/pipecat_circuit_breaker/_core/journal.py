@@ -123,6 +123,7 @@ class Opening:
 class _Tally:
     """The counts behind :class:`Totals`, for one kind of failure."""
 
+    incidents: int = 0
     failures: int = 0
     openings: int = 0
     closings: int = 0
@@ -560,6 +561,8 @@ class Journal:
             ):
                 self._news.pop()
                 change, gives_up = latest.change, gives_up or latest.gives_up
+        if change is Change.OPENED:
+            self._tally(outage.origin.shared_name).incidents += 1
         self._news.append(_News(outage, change, gives_up))
 
     def open_incidents(self, mode: Mode) -> tuple[Incident, ...]:
@@ -577,6 +580,7 @@ class Journal:
         return tuple(
             Totals(
                 origin=name,
+                incidents=tally.incidents,
                 failures=tally.failures,
                 openings=tally.openings,
                 closings=tally.closings,
