@@ -291,7 +291,11 @@ class Guard:
 
     def link_of(self, frame: Frame) -> Link | None:
         """The link that a frame has, or carries."""
-        return self._causality.link_of(frame)
+        try:
+            return self._causality.link_of(frame)
+        except Exception as e:
+            self._report("looking for a cause", e)
+            return None
 
     def carries(self, door: Door, frame: Frame, direction: FrameDirection) -> None:
         """Let an untracked frame carry what it is pushed on account of."""
