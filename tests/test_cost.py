@@ -41,7 +41,7 @@ CALLS_PER_DECISION = {
 
 # Calls of the breaker's own functions for one error that opens a circuit: the log line, the
 # incident and the events; and what a send that has raised costs before its error is pushed.
-CALLS_OF_TELLING = 101
+CALLS_OF_TELLING = 104
 CALLS_OF_OUTCOME = 51
 
 # Calls from the first door of that error to the verdict, and the files that they are in. The goal

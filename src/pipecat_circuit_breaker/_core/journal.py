@@ -544,6 +544,8 @@ class Journal:
         """
         news = self._news.popleft()
         incident = self._incident(news.outage, _STATES[news.change], mode)
+        if news.change is Change.OPENED:
+            self._tally(news.outage.origin.shared_name).incidents += 1
         return News(news.change, incident, news.gives_up)
 
     def _tell(self, outage: _Outage, change: Change) -> None:
@@ -561,8 +563,6 @@ class Journal:
             ):
                 self._news.pop()
                 change, gives_up = latest.change, gives_up or latest.gives_up
-        if change is Change.OPENED:
-            self._tally(outage.origin.shared_name).incidents += 1
         self._news.append(_News(outage, change, gives_up))
 
     def open_incidents(self, mode: Mode) -> tuple[Incident, ...]:
