@@ -10,6 +10,7 @@ import json
 from contextlib import asynccontextmanager
 from importlib import import_module
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 from loguru import logger
@@ -23,7 +24,9 @@ from pipecat.frames.frames import (
 from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyManual
+from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from tenacity import wait_fixed
 
 from pipecat_circuit_breaker import (
     CircuitBreakerParams,
@@ -31,7 +34,7 @@ from pipecat_circuit_breaker import (
     Mode,
     ToolLoop,
 )
-from pipecat_circuit_breaker._pipeline.tools import without_tools
+from pipecat_circuit_breaker._pipeline.tools import is_without_tools, without_tools
 from releases.room import running
 from tool_bot import (
     STORM,
@@ -199,6 +202,16 @@ async def test__tool_fails__model_disobeys__is_held_and_told(do):
                 mode=Mode.GUARD,
             )
         ]
+
+
+async def test__model_wants_another_tool_with_its_tools_off__is_told_which():
+    def decide(request):
+        return [("delete_all" if tools_are_off(request) else "look_up", {})]
+
+    async with calling(decide, fails) as call:
+        await call.hears(requests=FAILED_LIMIT + 1)
+
+        assert [loop.tools for loop in call.loops] == [("look_up", "delete_all")]
 
 
 async def test__tool_works__without_end__is_ended_at_the_limit():
@@ -514,12 +527,12 @@ class Played(FrameProcessor):
         await super().process_frame(frame, direction)
         if isinstance(frame, LLMContextFrame):
             self.asked.append([*frame.context.get_messages()])
-            await self.run_function_calls([_Called(f"call-{len(self.asked)}", frame.context)])
+            await self.run_function_calls([Called(f"call-{len(self.asked)}", frame.context)])
         else:
             await self.push_frame(frame, direction)
 
 
-class _Called:
+class Called:
     function_name = "look_up"
 
     def __init__(self, tool_call_id, context):
@@ -533,17 +546,28 @@ class Realtime(Played):
         pass
 
 
-async def asked(llm, requests):
+class SaysRealtime(Played):
+    """One of somebody else's, which says that it does."""
+
+    def service_metadata_frame(self):
+        return SimpleNamespace(is_realtime_service=True)
+
+
+async def asked(llm, requests, brings=()):
     """Ask a model that fails as often, as what comes of its tools would."""
     context = context_with_tools("look_up")
     context.add_message({"role": "user", "content": "hello"})
     breaker, after = CircuitBreakerProcessor(), Relay()
+    frames = []
     async with running(breaker, llm, after):
         for n in range(requests):
-            await after.push_frame(LLMContextFrame(context), FrameDirection.UPSTREAM)
+            context.add_messages([*brings] if n else [])
+            frames.append(LLMContextFrame(context))
+            await after.push_frame(frames[-1], FrameDirection.UPSTREAM)
             await until(lambda n=n: len(llm.asked) == n + 1)
         await rest()
-        return context
+    assert all(frame.context is context for frame in frames)
+    return context
 
 
 class Relay(FrameProcessor):
@@ -621,13 +645,86 @@ async def test__service_mends_the_messages__mends_the_application_s():
     assert [m["role"] for m in request.context.get_messages()] == ["user", "developer"]
 
 
-async def test__realtime_service__is_left_alone():
-    llm = Realtime()
+@pytest.mark.parametrize("kind", [Realtime, SaysRealtime])
+async def test__realtime_service__is_left_alone(kind):
+    llm = kind()
 
     await asked(llm, FAILED_LIMIT + 2)
 
     assert llm.ran == FAILED_LIMIT + 2
     assert not any(m["role"] == "developer" for messages in llm.asked for m in messages)
+
+
+async def test__tool_brings_a_picture_each_time__ends_all_the_same():
+    llm = Played()
+    url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+
+    await asked(llm, FAILED_LIMIT + 2, brings=[{"role": "user", "content": [url]}])
+
+    assert llm.ran == FAILED_LIMIT
+
+
+async def test__tools_of_the_provider_only__are_tools():
+    context = LLMContext()
+    context._tools = SimpleNamespace(standard_tools=[], custom_tools={"openai": [{}]})
+
+    request = without_tools(Played(), LLMContextFrame(context))
+
+    assert request.context.tool_choice == "none"
+
+
+async def test__asked_without_tools_by_somebody_else__held_not_counted_and_not_told():
+    llm, loops = Played(), []
+    breaker = CircuitBreakerProcessor()
+    breaker.add_event_handler("on_tool_loop", told(loops))
+    request = without_tools(llm, LLMContextFrame(context_with_tools("look_up")))
+    async with running(breaker, llm):
+        for n in range(LIMIT + 1):
+            await llm.run_function_calls([Called(f"call-{n}", request.context)])
+        await rest()
+
+        assert llm.ran == 0
+        assert loops == []
+
+        await llm.run_function_calls([Called("call", context_with_tools("look_up"))])
+        assert llm.ran == 1
+
+
+class Broken(Played):
+    """Calls its tool once, which fails, and then fails itself."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self._clock = clock
+
+    async def process_frame(self, frame, direction):
+        if not self.asked or not isinstance(frame, LLMContextFrame) or len(self.asked) >= STORM:
+            await super().process_frame(frame, direction)
+            return
+        await FrameProcessor.process_frame(self, frame, direction)
+        self.asked.append(frame.context)
+        self._clock.advance(8.0)
+        await self.push_error("the provider is down")
+
+
+async def test__request_without_tools__has_the_cause_that_it_had(clock):
+    # Slower than the window: only its lineage tells that it is a loop.
+    llm, context = Broken(clock), context_with_tools("look_up")
+    params = CircuitBreakerParams(
+        max_failed_tool_rounds=1, cooldown=wait_fixed(10_000), clock=clock
+    )
+    async with running(CircuitBreakerProcessor(params=params), llm) as worker:
+
+        async def on_pipeline_error(worker, frame):
+            await worker.queue_frame(LLMContextFrame(context))
+
+        worker.add_event_handler("on_pipeline_error", on_pipeline_error)
+        for _ in range(2):
+            await worker.queue_frame(LLMContextFrame(context))
+            await rest()
+
+        assert is_without_tools(llm.asked[1])
+        assert len(llm.asked) <= 10
 
 
 #
@@ -660,10 +757,11 @@ async def test__breaker_fails__tools_run_and_it_is_reported_once(monkeypatch):
 
 async def test__listener_raises__the_other_is_told():
     async with calling(calls(obeys=False), fails) as call:
-        call.breaker._event_handlers["on_tool_loop"].handlers.insert(0, raises)
+        call.breaker.guard._loop_listeners.insert(0, raises)
 
         await call.hears(requests=FAILED_LIMIT + 1)
 
+        assert call.tool.runs == FAILED_LIMIT
         assert len(call.loops) == 1
 
 

@@ -362,7 +362,7 @@ def test__result__says_anything_else__is_none(said):
     assert not is_failure(json.dumps(said), (RAISED,))
 
 
-@pytest.mark.parametrize("said", ["COMPLETED", "CANCELLED", "IN_PROGRESS", "", "{", "[" * 100_000])
+@pytest.mark.parametrize("said", ["COMPLETED", "CANCELLED", "IN_PROGRESS", "", "{", "[" * 50_000])
 def test__no_json__is_no_failure(said):
     assert not is_failure(said)
 

@@ -112,19 +112,19 @@ class ToolRounds:
                 self.failed_rounds += 1
 
     def _begins_turn(self, messages: Sequence[Any], *, by_user: bool) -> bool:
-        """Whether the user has said something since a tool was called last."""
+        """Whether the user has said something."""
+        if by_user:
+            # What a tool has returned meanwhile may stand behind it.
+            said = _last_said(messages)
+            return said is not None and said is not self._said
         for message in reversed(messages):
             role = _role_of(message)
             if role == "tool":
-                break
+                return False
             # A picture that a tool has taken stands there as if the user had sent it.
-            if role == "user" and (by_user or not _has_picture(message)):
+            if role == "user" and not _has_picture(message):
                 return True
-        if not by_user:
-            return False
-        # What a tool has returned meanwhile may stand behind what the user has said.
-        said = _last_said(messages)
-        return said is not None and said is not self._said
+        return False
 
 
 def is_failure(result: str, failures: Collection[str] = ()) -> bool:

@@ -13,7 +13,7 @@ copy for this one request. Calls that come back all the same are not run.
 """
 
 import copy
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from pipecat.frames.frames import LLMContextFrame
@@ -146,24 +146,28 @@ class Tools:
         """Whether the tools that a model has called may run."""
         try:
             names = [call.function_name for call in calls]
-            held = is_without_tools(calls[0].context)
-            if rounds.are_spent and (held or self._keeper.mode is Mode.OBSERVE):
-                rounds.names(names)
-                await self._tell(model, rounds, held=held)
-            if not held:
-                failures = [releases.tool_failures(model, name) for name in names]
-                ids = [call.tool_call_id for call in calls]
-                rounds.called(dict(zip(ids, failures, strict=True)), names)
-            return not held
+            if is_without_tools(calls[0].context):
+                await self._tell(model, rounds, names, Mode.GUARD)
+                return False
+            if self._keeper.mode is Mode.OBSERVE:
+                await self._tell(model, rounds, names, Mode.OBSERVE)
+            failures = [releases.tool_failures(model, name) for name in names]
+            ids = [call.tool_call_id for call in calls]
+            rounds.called(dict(zip(ids, failures, strict=True)), names)
+            return True
         except Exception as e:
             self._keeper.report("counting tool calls", e)
             return True
 
-    async def _tell(self, model: FrameProcessor, rounds: ToolRounds, *, held: bool) -> None:
-        if rounds.is_told:
+    async def _tell(
+        self, model: FrameProcessor, rounds: ToolRounds, names: Iterable[str], mode: Mode
+    ) -> None:
+        """Tell it once in a turn that a model goes on, if it has no tools to go on with."""
+        if rounds.is_told or not rounds.are_spent:
             return
         rounds.is_told = True
-        if held:
+        rounds.names(names)
+        if mode is Mode.GUARD:
             self._keeper.warn(
                 f"{model}: the model has called tools with its tools off; they are not run, and "
                 "the user hears nothing more unless `on_tool_loop` says something"
@@ -174,7 +178,7 @@ class Tools:
                 rounds=rounds.rounds,
                 failed_rounds=rounds.failed_rounds,
                 tools=rounds.tools,
-                mode=Mode.GUARD if held else Mode.OBSERVE,
+                mode=mode,
             )
         )
 
