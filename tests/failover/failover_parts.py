@@ -22,7 +22,7 @@ from bot import Tap, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 
 #: What a script may say beside a text.
-HANG, FAIL, RAISE = object(), object(), object()
+HANG, FAIL = object(), object()
 
 EVENTS = {
     "on_service_failed": "failed",
