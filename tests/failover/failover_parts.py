@@ -166,7 +166,8 @@ class Bot:
         self.turns += 1
         self.context.add_message({"role": "user", "content": f"question {self.turns}"})
         await self.worker.queue_frame(LLMContextFrame(self.context))
-        await passed(secs)
+        if secs is not None:
+            await passed(secs)
 
     async def interrupt(self):
         await self.worker.queue_frame(InterruptionFrame())

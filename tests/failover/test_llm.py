@@ -441,4 +441,3 @@ def test__wrong_use__refused_at_once():
             breaker.failover(ServiceSwitcher([Scripted("a", GOOD)]), attempt_timeout_secs=secs)
     with pytest.raises(TypeError, match="tenacity"):
         breaker.failover(ServiceSwitcher([Scripted("a", GOOD)]), cooldown=5)
-
