@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from failover_parts import FAIL, HANG, Bot, Call, Pause, Scripted, passed, words
+from loguru import logger
 from pipecat.frames.frames import (
     FunctionCallResultFrame,
     FunctionCallsStartedFrame,
@@ -171,6 +172,24 @@ async def test__tokens_are_spoken_as_they_come__nothing_is_held():
     async with Bot(first, second, text_aggregator=tokens).talking() as bot:
         await bot.ask(secs=1)
         assert bot.answers == ["I am..."]
+
+
+async def test__aggregator_raises__nothing_is_held_and_it_is_reported_once():
+    class Broken(SimpleTextAggregator):
+        async def aggregate(self, text):
+            raise LookupError("no data")
+            yield
+
+    lines = []
+    logger.add(lines.append, level="ERROR", format="{message}")
+    first, second = first_fails(["I ", Pause(3.0), "am."])
+    async with Bot(first, second, text_aggregator=Broken).talking() as bot:
+        await bot.ask(secs=1)
+        assert bot.answers == ["I..."]
+        await bot.ask(secs=6)
+        assert bot.answers == ["I am.", "I am."]
+
+    assert len([line for line in lines if "sentence ends" in line]) == 1
 
 
 async def test__frames_behind_a_hung_request__keep_their_order():

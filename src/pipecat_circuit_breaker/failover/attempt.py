@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from functools import lru_cache
 
+from loguru import logger
 from pipecat.frames.frames import (
     ErrorFrame,
     Frame,
@@ -23,6 +25,8 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.utils.text.base_text_aggregator import BaseTextAggregator
+
+from pipecat_circuit_breaker._core.text import one_line
 
 Push = Callable[[Frame, FrameDirection], Awaitable[None]]
 
@@ -174,10 +178,18 @@ class Attempt:
     async def _hold(self, frame: Frame, direction: FrameDirection) -> None:
         self._held.append((frame, direction))
         self.note_life()
-        if isinstance(frame, LLMTextFrame):
-            async for _ in self._aggregator.aggregate(frame.text):
-                await self.release()
-                return
+        if isinstance(frame, LLMTextFrame) and await self._may_be_spoken(frame.text):
+            await self.release()
+
+    async def _may_be_spoken(self, text: str) -> bool:
+        try:
+            async for _ in self._aggregator.aggregate(text):
+                return True
+        except Exception as e:
+            # On 1.x before `sentencex` it needs data that may be missing.
+            _say_once(f"cannot tell where a sentence ends, so no text is held: {one_line(e, 200)}")
+            return True
+        return False
 
     async def _end(self, frame: Frame, direction: FrameDirection) -> None:
         # Services push it in a `finally`, also where they are being cancelled.
@@ -191,3 +203,8 @@ class Attempt:
             self._request.has_ended = True
             await self._push(frame, direction)
         self._done.set()
+
+
+@lru_cache(maxsize=16)
+def _say_once(line: str) -> None:
+    logger.error(line)
