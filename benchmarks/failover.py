@@ -282,7 +282,7 @@ async def call(fault: Fault, column: str, turns: int, speed: float, retries: int
             result.waits.append((ear.first_word - began) * speed)
         if not ear.ended.is_set():
             await worker.queue_frame(InterruptionFrame())
-            await asyncio.sleep(0.1 / speed)
+            await asyncio.sleep(0.5 / speed)
     await runner.cancel()
     await running
     for provider in providers:

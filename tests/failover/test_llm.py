@@ -8,22 +8,26 @@ from loguru import logger
 from pipecat.frames.frames import (
     FunctionCallResultFrame,
     FunctionCallsStartedFrame,
+    InterruptionFrame,
     LLMTextFrame,
     ManuallySwitchServiceFrame,
     OutputAudioRawFrame,
     TextFrame,
     TTSSpeakFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
 )
 from pipecat.pipeline.service_switcher import (
     ServiceSwitcher,
     ServiceSwitcherStrategyFailover,
     ServiceSwitcherStrategyManual,
 )
+from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.filters.identity_filter import IdentityFilter
 from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
 from tenacity import wait_fixed
 
-from bot import settle
+from bot import running, settle
 from pipecat_circuit_breaker import CircuitBreakerProcessor
 
 HEARD = "I am here. What can I do for you today?"
@@ -305,6 +309,20 @@ async def test__all_fail__one_outage_and_each_request_lost__over_when_one_answer
         assert bot.told[-1] == "outage over" and not bot.failover.is_out
 
 
+async def test__all_fail__each_service_reports_its_error_once():
+    first, second = Scripted("first", [FAIL]), Scripted("second", [FAIL])
+    heard, lines = [], []
+    for llm in (first, second):
+        llm.add_event_handler("on_error", lambda llm, _: heard.append(llm))
+    logger.add(lines.append, level="ERROR", format="{message}")
+    async with Bot(first, second).talking() as bot:
+        await bot.ask()
+
+        assert heard == [first, second]
+        assert [sum(f"{llm} failed: no" in line for line in lines) for llm in heard] == [1, 1]
+        assert [error.error for error in bot.errors] == ["second failed: no answer"]
+
+
 async def test__all_hang__the_error_is_heard_and_the_answer_ends():
     async with Bot(Scripted("first", [HANG]), Scripted("second", [HANG])).talking() as bot:
         await bot.ask(secs=11)
@@ -401,9 +419,52 @@ async def test__user_interrupts__tool_of_a_service_that_is_not_active_is_cancell
         assert cancelled == [first]
 
 
+async def test__interruption_and_turns_of_the_user__heard_by_all_and_leave_once():
+    first, second = Scripted("first", GOOD), Scripted("second", GOOD)
+    frames = [UserStartedSpeakingFrame(), InterruptionFrame(), UserStoppedSpeakingFrame()]
+    heard = []
+    for llm in (first, second):
+        llm.add_event_handler("on_before_process_frame", lambda llm, f: heard.append((llm, f)))
+    async with Bot(first, second).talking() as bot:
+        heard.clear()
+        for frame in frames:
+            await bot.worker.queue_frame(frame)
+            await settle()
+
+        for frame in frames:
+            assert sorted(llm.name for llm, f in heard if f is frame) == ["first", "second"]
+            assert [f for f, _ in bot.ear.seen].count(frame) == 1
+
+
 #
 # What it leaves alone
 #
+
+
+async def test__aggregators_around_it__the_context_holds_each_thing_once():
+    async def book(params):
+        await params.result_callback("booked")
+
+    first, second = first_fails(["Let me see. ", Call("book")], [FAIL])
+    bot = Bot(first, second)
+    bot.switcher.register_function("book", book)
+    pair = LLMContextAggregatorPair(bot.context)
+    async with running(bot.breaker, pair.user(), bot.switcher, bot.ear, pair.assistant()) as worker:
+        bot.worker = worker
+        await bot.ask()
+
+        # The second is asked with the call that the first has made, and its result.
+        messages = bot.context.get_messages()
+        assert [message["role"] for message in messages] == [
+            *("user", "assistant", "assistant", "tool", "assistant"),
+        ] or [message["role"] for message in messages] == [
+            *("user", "assistant", "tool", "assistant", "assistant"),
+        ]
+        said = [message["content"] for message in messages if message.get("content")]
+        assert said.count(HEARD) == 1 and said.count("Let me see.") == 1
+        assert said.count('"booked"') == 1
+        assert second.asked[0]["role"] in ("tool", "assistant")
+    assert bot.told == ["failed first first failed: no answer True"]
 
 
 async def test__strategy_of_pipecat_that_fails_over__one_switch_for_one_failure():
@@ -458,5 +519,10 @@ def test__wrong_use__refused_at_once():
     for secs in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="attempt_timeout_secs"):
             breaker.failover(ServiceSwitcher([Scripted("a", GOOD)]), attempt_timeout_secs=secs)
+    switcher = ServiceSwitcher([Scripted("a", GOOD)])
+    breaker.failover(switcher).leave()
+    breaker.failover(switcher)
+    with pytest.raises(ValueError, match="already"):
+        breaker.failover(switcher)
     with pytest.raises(TypeError, match="tenacity"):
         breaker.failover(ServiceSwitcher([Scripted("a", GOOD)]), cooldown=5)

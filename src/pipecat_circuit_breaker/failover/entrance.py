@@ -17,14 +17,21 @@ from pipecat.frames.frames import (
     Frame,
     InterruptionFrame,
     LLMContextFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
 )
 from pipecat.pipeline.service_switcher import ServiceSwitcher
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from pipecat_circuit_breaker._pipeline.patch import replace
 
+#: Frames that the services have to hear which are not active, too: one may be running a tool, and
+#: one that answers before it is certain that the user has finished (1.12) waits for the end of
+#: the turn, which may be over when it is asked.
+_FOR_ALL = (InterruptionFrame, UserStartedSpeakingFrame, UserStoppedSpeakingFrame)
+
 #: Frames that are not only handed on.
-_OURS = (LLMContextFrame, InterruptionFrame, EndFrame, CancelFrame)
+_OURS = (LLMContextFrame, *_FOR_ALL, EndFrame, CancelFrame)
 
 
 class Driver(Protocol):
@@ -52,7 +59,13 @@ class Entrance:
     """
 
     def __init__(self, switcher: ServiceSwitcher[Any], driver: Driver) -> None:
-        """Stand there from now on."""
+        """Stand there from now on.
+
+        Raises:
+            ValueError: Another one stands there.
+        """
+        if isinstance(getattr(switcher.process_frame, "__self__", None), Entrance):
+            raise ValueError(f"{switcher} has a failover already")
         self.switcher = switcher
         self._driver = driver
         self._process = switcher.process_frame
@@ -76,16 +89,15 @@ class Entrance:
             return self._process(frame, direction)
         if isinstance(frame, LLMContextFrame):
             return self._driver.ask(frame, direction)
-        if isinstance(frame, InterruptionFrame):
-            return self._interrupt(frame, direction)
+        if isinstance(frame, _FOR_ALL):
+            return self._hand_to_all(frame, direction)
         return self._end(frame, direction)
 
-    async def _interrupt(self, frame: Frame, direction: FrameDirection) -> None:
+    async def _hand_to_all(self, frame: Frame, direction: FrameDirection) -> None:
         await self._process(frame, direction)
-        # The active service alone would hear it. Another may be running a tool
-        # that it was asked for before. The switcher lets the same frame out once.
         for service in self.switcher.services:
             if service is not self.switcher.strategy.active_service:
+                # The same frame: the switcher lets it out once.
                 await service.queue_frame(frame, direction)
 
     async def _end(self, frame: Frame, direction: FrameDirection) -> None:

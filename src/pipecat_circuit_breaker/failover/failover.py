@@ -37,6 +37,11 @@ from pipecat_circuit_breaker.failover.entrance import Entrance
 from pipecat_circuit_breaker.failover.member import Member
 from pipecat_circuit_breaker.failover.roster import Probe, Roster
 
+try:
+    from pipecat.utils.errors import ErrorCategory  # 1.8.0
+except ImportError:
+    ErrorCategory = None  # type: ignore[assignment, misc]
+
 #: 5 s, doubling up to a minute.
 DEFAULT_COOLDOWN = wait_exponential(multiplier=5.0, max=60.0)
 
@@ -100,7 +105,8 @@ class Failover(BaseObject):
 
         Raises:
             TypeError: It is no switcher, or a service is no LLM service.
-            ValueError: ``attempt_timeout_secs`` is not a finite number above 0.
+            ValueError: ``attempt_timeout_secs`` is not a finite number above 0, or the
+                switcher has a failover already.
         """
         super().__init__()
         wait = DEFAULT_COOLDOWN if cooldown is None else cooldown
@@ -115,6 +121,7 @@ class Failover(BaseObject):
             )
         if not isinstance(wait, wait_base):
             raise TypeError(f"expected cooldown to be a tenacity wait, got {wait!r:.100}")
+        self._entrance = Entrance(switcher, self)
         self._switcher = switcher
         self._timeout_secs = attempt_timeout_secs
         self._text_aggregator = text_aggregator or SimpleTextAggregator
@@ -127,7 +134,6 @@ class Failover(BaseObject):
             clock,
         )
         self._members = [Member(service) for service in services]
-        self._entrance = Entrance(switcher, self)
         self._active = switcher.strategy.active_service
         self._shadows: dict[int, asyncio.Task[None]] = {}
         for event in _EVENTS:
@@ -203,10 +209,17 @@ class Failover(BaseObject):
             outcome = await attempt.outcome(self._timeout_secs)
         except TimeoutError:
             await member.halt()
-            text = f"no answer within {self._timeout_secs:g} s"
-            return Outcome.FAILED, ErrorFrame(text, processor=member.service)
+            return Outcome.FAILED, self._silence(member)
         member.forget(attempt)
         return outcome, attempt.error
+
+    def _silence(self, member: Member) -> ErrorFrame:
+        text = f"no answer within {self._timeout_secs:g} s"
+        error = ErrorFrame(text, processor=member.service)
+        error.exception = TimeoutError(text)
+        if ErrorCategory is not None:
+            error.category = ErrorCategory.CONNECTIVITY
+        return error
 
     async def _activate(self, member: Member) -> None:
         await self._entrance.activate(member.service)
@@ -226,7 +239,8 @@ class Failover(BaseObject):
 
     async def _lose(self, last: Member, request: Request, error: ErrorFrame) -> None:
         """Tell everybody, once, that nobody has answered."""
-        await last.service.push_error_frame(error)
+        # The service has logged it already, and told its own handlers.
+        await last.push(error, FrameDirection.UPSTREAM)
         # The strategy may have answered by a switch of its own.
         self._active = self._switcher.strategy.active_service
         if request.has_started and not request.has_ended:

@@ -36,6 +36,9 @@ class _HaltFrame(SystemFrame):
     """Stops what a service does, and goes no further."""
 
 
+_OURS = (_MarkFrame, _HaltFrame)
+
+
 class Shadow:
     """A request whose answer nobody hears."""
 
@@ -154,12 +157,11 @@ class Member:
     def _push_frame(
         self, frame: Frame, direction: FrameDirection = _DOWNSTREAM
     ) -> Coroutine[Any, Any, None]:
-        if isinstance(frame, _MarkFrame | _HaltFrame):
+        if isinstance(frame, _OURS) or _shadow.get() is not None:
             return _nothing()
-        if _shadow.get() is not None:
-            return _nothing()
-        attempt = self._mine()
-        if attempt is None:
+        attempt = self._attempt
+        # Sound comes this way, so no call more than it takes.
+        if attempt is None or attempt.task is not asyncio.current_task():
             return self._push(frame, direction)
         return attempt.take(frame, direction)
 
