@@ -51,7 +51,7 @@ class Scripted(LLMService):
         super().__init__(name=name, settings=LLMSettings(model="scripted"))
         self.scripts = list(scripts)
         self.asked = []
-        self.running = 0
+        self.running = self.most_running = 0
 
     def can_generate_metrics(self):
         return True
@@ -64,6 +64,7 @@ class Scripted(LLMService):
         script = self.scripts[min(len(self.asked), len(self.scripts) - 1)]
         self.asked.append(frame.context.get_messages()[-1])
         self.running += 1
+        self.most_running = max(self.running, self.most_running)
         try:
             await self.push_frame(LLMFullResponseStartFrame())
             await self.start_ttfb_metrics()

@@ -24,6 +24,7 @@ from pipecat.pipeline.service_switcher import (
 )
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.filters.identity_filter import IdentityFilter
+from pipecat.services.llm_service import FunctionCallFromLLM
 from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
 from tenacity import wait_fixed
 
@@ -82,6 +83,29 @@ async def test__stream_breaks_in_its_first_sentence__nobody_hears_of_it():
 
         assert bot.answers == [HEARD]
         assert bot.errors == []
+
+
+async def test__late_token_of_the_first__nobody_hears_it():
+    class Deaf(Scripted):
+        async def answer(self, script, context):
+            try:
+                await super().answer(script, context)
+            except asyncio.CancelledError:  # as a library that swallows it
+                await self.push_frame(LLMTextFrame("Too late. "))
+                await self.run_function_calls(
+                    [FunctionCallFromLLM("book", "1", {}, context)],
+                )
+
+    called = []
+
+    async def book(params):
+        called.append(params)
+
+    first, second = Deaf("first", ["I ", HANG]), Scripted("second", GOOD)
+    async with Bot(first, second).talking() as bot:
+        bot.switcher.register_function("book", book)
+        await bot.ask(secs=6)
+        assert bot.answers == [HEARD] and called == []
 
 
 async def test__stream_stalls_in_its_first_sentence__asked_again():
@@ -245,6 +269,18 @@ async def test__first_is_still_down__one_shadow_per_cooldown_and_no_word_of_it(s
         assert len(heard) == 1
         await passed(6)
         assert first.running == 0
+
+
+async def test__asked_live_while_a_shadow_is_at_it__the_shadow_gives_way():
+    first = Scripted("first", [FAIL], ["I ", Pause(30.0)], GOOD)
+    second = Scripted("second", GOOD, GOOD, [Pause(1.0), FAIL])
+    async with Bot(first, second).talking() as bot:
+        for _ in range(3):
+            await bot.ask()
+
+        assert bot.answers == [HEARD] * 3
+        assert first.most_running == 1
+        assert bot.told[1:] == ["failed second second failed: no answer True", "recovered first"]
 
 
 async def test__shadow_wants_a_tool__nothing_is_called():
