@@ -246,9 +246,9 @@ class CircuitBreakerProcessor(FrameProcessor):
             ValueError: ``attempt_timeout_secs`` is not a finite number above 0.
         """
         # Only here: who does not ask for it does not pay for it.
-        from pipecat_circuit_breaker.failover import Failover
+        from pipecat_circuit_breaker.failover import failover_of
 
-        return Failover(
+        return failover_of(
             switcher,
             clock=self._params.clock,
             attempt_timeout_secs=attempt_timeout_secs,

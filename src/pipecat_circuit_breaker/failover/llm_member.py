@@ -20,7 +20,7 @@ from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import LLMService
 
 from pipecat_circuit_breaker._pipeline.patch import Undo, replace
-from pipecat_circuit_breaker.failover.attempt import Attempt
+from pipecat_circuit_breaker.failover.llm_attempt import Attempt
 from pipecat_circuit_breaker.failover.roster import PROBE_TIMEOUT_SECS
 
 _DOWNSTREAM = FrameDirection.DOWNSTREAM
