@@ -33,6 +33,10 @@ EVENTS = {
 }
 
 
+#: A piece that comes without a frame: part of a tool's arguments.
+PIECE = object()
+
+
 class Pause(float):
     """Seconds in which nothing comes."""
 
@@ -81,6 +85,8 @@ class Scripted(LLMService):
                 await asyncio.Event().wait()
             elif step is FAIL:
                 raise ConnectionError("no answer")
+            elif step is PIECE:
+                await self.stop_ttfb_metrics()
             elif isinstance(step, Pause):
                 await asyncio.sleep(step)
             elif isinstance(step, Call):

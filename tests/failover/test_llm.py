@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from failover_parts import FAIL, HANG, Bot, Call, Pause, Scripted, passed, words
+from failover_parts import FAIL, HANG, PIECE, Bot, Call, Pause, Scripted, passed, words
 from loguru import logger
 from pipecat.frames.frames import (
     FunctionCallResultFrame,
@@ -139,6 +139,25 @@ async def test__slow_but_alive__is_not_taken_from_it():
 
         assert bot.answers == [HEARD]
         assert second.asked == [] and bot.told == []
+
+
+async def test__arguments_of_a_tool_take_long__are_not_taken_from_it():
+    first, second = first_fails([Pause(4.0), PIECE, Pause(9.0), Call("book")])
+    async with Bot(first, second).talking() as bot:
+        bot.switcher.register_function("book", lambda params: None)
+        await bot.ask(secs=15)
+
+        assert len(bot.ear.frames(FunctionCallsStartedFrame)) == 1
+        assert second.asked == [] and bot.told == []
+
+
+async def test__shadow_is_slow_but_alive__it_is_back():
+    first, second = first_fails([FAIL], [Pause(4.0), PIECE, Pause(9.0), "Yes. "], GOOD)
+    async with Bot(first, second).talking() as bot:
+        for _ in range(2):
+            await bot.ask(secs=20)
+
+        assert bot.told[1:] == ["recovered first"]
 
 
 async def test__pauses_in_the_middle_of_an_answer__is_not_taken_from_it():
@@ -399,9 +418,45 @@ async def test__user_interrupts_before_the_time_is_over__nobody_is_blamed():
         assert bot.told == [] and second.asked == []
 
 
+async def test__user_interrupts_the_answer_of_the_second__the_request_was_saved():
+    first, second = first_fails([FAIL])
+    second.scripts = [[*words("I am here. What"), HANG]]
+    async with Bot(first, second).talking() as bot:
+        await bot.ask()
+        await bot.interrupt()
+
+        assert bot.answers == ["I am here. What"]
+        assert bot.told == ["failed first first failed: no answer True"]
+
+
+async def test__strategy_switches_by_itself_when_all_failed__no_choice_of_the_application():
+    class AtAnyError(ServiceSwitcherStrategyManual):
+        async def handle_error(self, error):
+            others = [s for s in self.services if s is not self.active_service]
+            return await self._set_active_if_available(others[0])
+
+    first = Scripted("first", [FAIL], [FAIL], GOOD)
+    second = Scripted("second", GOOD, [FAIL], GOOD)
+    async with Bot(first, second, strategy=AtAnyError).talking() as bot:
+        for _ in range(8):
+            await bot.ask()
+
+        assert bot.answers[2:] == [HEARD] * 6
+        assert bot.switcher.active_llm is first
+
+
 #
 # Tools
 #
+
+
+async def test__tool_is_called_after_half_a_sentence__the_half_is_said():
+    first, second = first_fails([*words("Let me see"), Call("book"), FAIL])
+    async with Bot(first, second).talking() as bot:
+        bot.switcher.register_function("book", lambda params: None)
+        await bot.ask()
+
+        assert bot.answers == ["Let me see"] and second.asked == []
 
 
 async def test__tool_called_at_the_first__result_answered_by_the_second():

@@ -94,7 +94,8 @@ class LLMFailover(Failover):
                 await answers.push(LLMFullResponseEndFrame())
             raise
         finally:
-            await self._tell_failures(failed, saved=outcome is Outcome.ANSWERED)
+            is_heard = outcome is Outcome.STOPPED and request.said != ""
+            await self._tell_failures(failed, saved=is_heard or outcome is Outcome.ANSWERED)
         if outcome is Outcome.ANSWERED and service is not None:
             await self._note_answer(service)
         elif outcome is Outcome.BROKEN:

@@ -17,7 +17,6 @@ from loguru import logger
 from pipecat.frames.frames import (
     ErrorFrame,
     Frame,
-    FunctionCallsStartedFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMTextFrame,
@@ -141,9 +140,6 @@ class Attempt:
                 await self._push(frame, direction)
         elif isinstance(frame, LLMFullResponseEndFrame):
             await self._end(frame, direction)
-        elif isinstance(frame, FunctionCallsStartedFrame):
-            await self.release()
-            await self._push(frame, direction)
         elif (
             self._has_left or isinstance(frame, SystemFrame) or direction is FrameDirection.UPSTREAM
         ):

@@ -75,6 +75,8 @@ class TTSFailover(Failover):
             )
             try:
                 async for frame in frames:
+                    # There is sound: told now, since the caller may interrupt it.
+                    await self._tell_failures(failed, saved=True)
                     yield frame
             except Failed as failure:
                 failed[service] = failure.error
