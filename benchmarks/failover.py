@@ -282,7 +282,8 @@ async def call(fault: Fault, column: str, turns: int, speed: float, retries: int
             result.waits.append((ear.first_word - began) * speed)
         if not ear.ended.is_set():
             await worker.queue_frame(InterruptionFrame())
-            await asyncio.sleep(0.5 / speed)
+            # Or what ends here would be taken for the end of the next answer.
+            await asyncio.wait_for(ear.ended.wait(), 5)
     await runner.cancel()
     await running
     for provider in providers:

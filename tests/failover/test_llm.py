@@ -151,6 +151,33 @@ async def test__arguments_of_a_tool_take_long__are_not_taken_from_it():
         assert second.asked == [] and bot.told == []
 
 
+async def test__service_repairs_the_context_of_a_shadow__the_conversation_stays():
+    class Repairs(Scripted):
+        async def answer(self, script, context):
+            if len(self.asked) == 2:
+                context.get_messages().clear()
+            raise ConnectionError("refused")
+
+    first, second = Repairs("first", GOOD), Scripted("second", GOOD)
+    async with Bot(first, second).talking() as bot:
+        for _ in range(3):
+            await bot.ask()
+
+        assert len(first.asked) == 2
+        assert len(bot.context.get_messages()) == 3
+
+
+async def test__somebody_else_stops_the_service__nobody_is_blamed_and_nothing_is_said():
+    first, second = first_fails(["I ", HANG])
+    async with Bot(first, second).talking() as bot:
+        await bot.ask(secs=1)
+        await first.queue_frame(InterruptionFrame())
+        await passed(10)
+
+        assert bot.answers == [""]
+        assert bot.told == [] and second.asked == []
+
+
 async def test__shadow_is_slow_but_alive__it_is_back():
     first, second = first_fails([FAIL], [Pause(4.0), PIECE, Pause(9.0), "Yes. "], GOOD)
     async with Bot(first, second).talking() as bot:

@@ -41,7 +41,7 @@ HANGING = {
 MOMENTS = (0.0, 0.1, 2.9, 3.0, 4.9, 5.0, 5.1, 9.9, 10.0)
 
 #: FAILOVER_STRIDE=1 in the environment takes every step; it takes three minutes.
-STEPS, STRIDE = 60, int(os.environ.get("FAILOVER_STRIDE", "4"))
+STEPS, STRIDE = 60, int(os.environ.get("FAILOVER_STRIDE", "7"))
 POINTS = [
     *((scene, steps, 0.0) for scene in SCENES for steps in range(0, STEPS, STRIDE)),
     *((scene, steps, secs) for scene in HANGING for secs in MOMENTS for steps in (0, 1, 2, 5, 9)),

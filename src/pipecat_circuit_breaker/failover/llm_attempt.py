@@ -191,9 +191,7 @@ class Attempt:
         # Services push it in a `finally`, also where they are being cancelled.
         task = asyncio.current_task()
         self._was_stopped = task is not None and task.cancelling() > 0
-        if self._was_stopped:
-            self._held.clear()
-        elif self.error is None:
+        if self.error is None and not self._was_stopped:
             await self.release()
         if self.error is None or self._has_left or self._was_stopped:
             self._request.has_ended = True
