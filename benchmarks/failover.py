@@ -112,7 +112,7 @@ class Provider:
         """Start with no requests."""
         self._fault = fault
         self._speed = speed
-        self._began = time.monotonic()
+        self._began = 0.0
         self.requests = 0
 
     async def start(self) -> str:
@@ -131,6 +131,8 @@ class Provider:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         self.requests += 1
+        # The outage begins with the first question, however long the bot took to start.
+        self._began = self._began or time.monotonic()
         asked = await request.json()
         turn = int(asked["messages"][-1]["content"].split()[-1])
         secs = (time.monotonic() - self._began) * self._speed

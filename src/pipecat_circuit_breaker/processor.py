@@ -219,8 +219,9 @@ class CircuitBreakerProcessor(FrameProcessor):
         """Ask the next service of a switcher what the first has failed to answer.
 
         Call it before the pipeline runs, for a :class:`ServiceSwitcher` or
-        :class:`LLMSwitcher` of LLM services, whatever its strategy. See the
-        events of the :class:`Failover` that it returns.
+        :class:`LLMSwitcher`, whatever its strategy: of LLM services, or of TTS
+        services that answer each text with its sound. See the events of the
+        :class:`Failover` that it returns.
 
         Args:
             switcher: The switcher.
@@ -234,7 +235,7 @@ class CircuitBreakerProcessor(FrameProcessor):
                 minute.
             text_aggregator: Makes what says when a first sentence is whole; text
                 is held until then. Give the class that your TTS service uses if
-                it is not pipecat's default, which None is.
+                it is not pipecat's default, which None is. For LLM services only.
             announcement: What the caller hears once per outage, when no service
                 answers: a line for your TTS service, or a frame with audio.
 
@@ -242,8 +243,9 @@ class CircuitBreakerProcessor(FrameProcessor):
             What tells the application of failures and outages.
 
         Raises:
-            TypeError: It is no switcher, or one of its services is no LLM service.
-            ValueError: ``attempt_timeout_secs`` is not a finite number above 0.
+            TypeError: It is no switcher, or of other services, or a setting is no such thing.
+            ValueError: ``attempt_timeout_secs`` is not a finite number above 0, or the
+                switcher has a failover already.
         """
         # Only here: who does not ask for it does not pay for it.
         from pipecat_circuit_breaker.failover import failover_of
