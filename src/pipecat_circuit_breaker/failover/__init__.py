@@ -16,6 +16,7 @@ from pipecat.services.tts_service import TTSService
 
 from pipecat_circuit_breaker.failover.failover import Failover
 from pipecat_circuit_breaker.failover.llm import LLMFailover
+from pipecat_circuit_breaker.failover.llm_entrance import Entrance
 from pipecat_circuit_breaker.failover.tts import TTSFailover
 from pipecat_circuit_breaker.failover.tts_voice import speaks_by_itself
 
@@ -31,9 +32,12 @@ def failover_of(switcher: ServiceSwitcher[Any], **settings: Any) -> Failover:
 
     Raises:
         TypeError: It is no switcher, or no failover is known for its services.
+        ValueError: It has a failover already.
     """
     if not isinstance(switcher, ServiceSwitcher):
         raise TypeError(f"expected a ServiceSwitcher, got {switcher!r:.100}")
+    if isinstance(getattr(switcher.process_frame, "__self__", None), Entrance | TTSFailover):
+        raise ValueError(f"{switcher} has a failover already")
     services: Sequence[FrameProcessor] = switcher.services
     llms = [service for service in services if isinstance(service, LLMService)]
     if len(llms) == len(services):

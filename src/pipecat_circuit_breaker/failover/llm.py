@@ -47,9 +47,6 @@ class LLMFailover(Failover):
             services: Its services.
             text_aggregator: See there; so for the others.
             **settings: Those of :class:`Failover`.
-
-        Raises:
-            ValueError: The switcher has a failover already.
         """
         super().__init__(switcher, **settings)
         self._entrance = Entrance(switcher, self)

@@ -59,13 +59,7 @@ class Entrance:
     """
 
     def __init__(self, switcher: ServiceSwitcher[Any], driver: Driver) -> None:
-        """Stand there from now on.
-
-        Raises:
-            ValueError: Another one stands there.
-        """
-        if isinstance(getattr(switcher.process_frame, "__self__", None), Entrance):
-            raise ValueError(f"{switcher} has a failover already")
+        """Stand there from now on."""
         self.switcher = switcher
         self._driver = driver
         self._process = switcher.process_frame

@@ -213,3 +213,16 @@ def test__sockets_and_word_timestamps__refused():
     breaker = CircuitBreakerProcessor()
     with pytest.raises(TypeError, match="socket"):
         breaker.failover(ServiceSwitcher([Speaks("a"), Socket()]))
+
+
+def test__leave__everything_is_as_it_was_and_another_may_come():
+    breaker, voice = CircuitBreakerProcessor(), Speaks("a")
+    switcher = ServiceSwitcher([voice])
+    failover = breaker.failover(switcher)
+    with pytest.raises(ValueError, match="already"):
+        breaker.failover(switcher)
+    failover.leave()
+
+    assert not {"run_tts", "push_error_frame"} & vars(voice).keys()
+    assert "process_frame" not in vars(switcher)
+    breaker.failover(switcher)
