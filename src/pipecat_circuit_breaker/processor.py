@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipecat.frames.frames import CancelFrame, EndFrame, Frame, StartFrame, StopFrame
 from pipecat.processors.frame_processor import (
@@ -23,6 +23,7 @@ from pipecat.processors.frame_processor import (
 from pipecat.processors.frameworks.rtvi import RTVIServerMessageFrame
 from pipecat.transports.base_transport import BaseTransport
 from pipecat.utils.base_object import BaseObject
+from tenacity.wait import wait_base
 
 from pipecat_circuit_breaker._core.breaker import Breaker
 from pipecat_circuit_breaker._core.circuits import Mode
@@ -37,6 +38,12 @@ from pipecat_circuit_breaker.health import Health, health_of
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.params import CircuitBreakerParams
 from pipecat_circuit_breaker.tool_loop import ToolLoop
+
+if TYPE_CHECKING:
+    from pipecat.pipeline.service_switcher import ServiceSwitcher
+    from pipecat.utils.text.base_text_aggregator import BaseTextAggregator
+
+    from pipecat_circuit_breaker.failover import Failover
 
 _EVENTS = {
     Change.OPENED: "on_circuit_opened",
@@ -217,6 +224,58 @@ class CircuitBreakerProcessor(FrameProcessor):
         if not hasattr(transport, "output"):
             raise TypeError(f"expected a transport, got {transport!r:.100}")
         self._watched.append(Clients(transport, self._note_clients))
+
+    def failover(
+        self,
+        switcher: "ServiceSwitcher[Any]",
+        *,
+        attempt_timeout_secs: float = 5.0,
+        cooldown: wait_base | None = None,
+        text_aggregator: "Callable[[], BaseTextAggregator] | None" = None,
+        announcement: str | Frame | None = None,
+    ) -> "Failover":
+        """Ask the next service of a switcher what the first has failed to answer.
+
+        Call it before the pipeline runs, for a :class:`ServiceSwitcher` or
+        :class:`LLMSwitcher`, whatever its strategy: of LLM services, or of TTS
+        services that answer each text with its sound. See the events of the
+        :class:`Failover` that it returns.
+
+        Args:
+            switcher: The switcher.
+            attempt_timeout_secs: Seconds that a service may be silent before the
+                next one is asked, above 0: until the provider sends something,
+                and while a first sentence is incomplete.
+            cooldown: A tenacity wait: seconds for which a service that has
+                failed is left alone, before one request is sent to it whose
+                answer nobody hears. ``attempt_number`` counts failures in a row,
+                and those soon after it came back. None is 5 s, doubling up to a
+                minute.
+            text_aggregator: Makes what says when a first sentence is whole; text
+                is held until then. Give the class that your TTS service uses if
+                it is not pipecat's default, which None is. For LLM services only.
+            announcement: What the caller hears once per outage, when no service
+                answers: a line for your TTS service, or a frame with audio.
+
+        Returns:
+            What tells the application of failures and outages.
+
+        Raises:
+            TypeError: It is no switcher, or of other services, or a setting is no such thing.
+            ValueError: ``attempt_timeout_secs`` is not a finite number above 0, or the
+                switcher has a failover already.
+        """
+        # Only here: who does not ask for it does not pay for it.
+        from pipecat_circuit_breaker.failover import failover_of
+
+        return failover_of(
+            switcher,
+            clock=self._params.clock,
+            attempt_timeout_secs=attempt_timeout_secs,
+            cooldown=cooldown,
+            text_aggregator=text_aggregator,
+            announcement=announcement,
+        )
 
     async def open_circuits(self, origin: Origin | None = None) -> None:
         """Open by hand: nothing but :meth:`close_circuits` or a reset closes again.
