@@ -1,9 +1,9 @@
 """Who is asked next, and when: no pipecat, no event loop."""
 
 import pytest
-from clock import Clock
 
 from pipecat_circuit_breaker.failover.roster import RELAPSE_SECS, Probe, Roster
+from pipecat_circuit_breaker.testing import Clock
 
 FIRST, SECOND, THIRD = range(3)
 
