@@ -168,7 +168,8 @@ def test__demo__mode_and_json__incident_beside_what_the_transport_counted(mode):
     outcome = document["chains"][0]["with"]
     assert outcome["incidents"] and outcome["totals"]
     counted = outcome["figures_at_end"]
-    assert counted["sends"] == counted["failed_sends"] + counted["delivered"]
+    # One may be under way when the figures are taken.
+    assert counted["sends"] - counted["failed_sends"] - counted["delivered"] in (0, 1)
     assert {"offered", "errors", "log_lines"} <= {*counted}
     if mode is Mode.GUARD:
         assert counted["sends"] == 5
