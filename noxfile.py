@@ -53,7 +53,10 @@ def releases(session: nox.Session, release: str) -> None:
         "pytest",
         "-m",
         "releases",
-        *(session.posargs or ["tests/releases", "tests/test_storms.py"]),
+        *(
+            session.posargs
+            or ["tests/releases", "tests/test_storms.py", "tests/test_tool_loops.py"]
+        ),
         env={"PIPECAT_RELEASE": release},
     )
     session.run("pipecat-circuit-breaker", "demo", "--chain", "send-raises", "--seconds", "1")

@@ -49,11 +49,12 @@ class Prometheus:
 
     @classmethod
     @contextmanager
-    def scraping(cls, target_port: int) -> "Iterator[Prometheus]":
+    def scraping(cls, target_port: int, rules: Path | None = None) -> "Iterator[Prometheus]":
         """Run one, and stop it in the end.
 
         Args:
             target_port: Port on loopback of what is to be scraped.
+            rules: A file of rules, which are evaluated once a second.
 
         Raises:
             TimeoutError: It was not ready in 60 s.
@@ -61,7 +62,8 @@ class Prometheus:
         with TemporaryDirectory() as folder:
             config = Path(folder, "prometheus.yml")
             config.write_text(
-                "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
+                "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n"
+                f"rule_files: [{'' if rules is None else rules}]\n"
                 "scrape_configs:\n"
                 f"  - {{job_name: bot, static_configs: [{{targets: ['127.0.0.1:{target_port}']}}]}}\n"
             )

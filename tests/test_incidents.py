@@ -411,7 +411,8 @@ async def test__incident__ten_thousand_kinds_held_back__small(clock):
         await breaker.close_circuits()
 
     incident = breaker.incidents[0]
-    assert incident.held_messages >= 10_000
+    # A few are sent: kinds that have not failed are tried.
+    assert incident.held_messages >= 10_000 - CircuitBreakerParams().max_errors
     assert sum(incident.held_kinds.values()) == incident.held_messages
     assert len(incident.held_kinds) == 32
     assert len(incident.model_dump_json()) < 32_000

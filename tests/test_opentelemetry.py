@@ -98,6 +98,7 @@ def counted(telemetry):
     return {
         name: Totals(
             origin=name,
+            incidents=telemetry.values("incidents")[name,],
             failures=failures,
             openings=telemetry.values("openings")[name,],
             closings=telemetry.values("closings")[name,],
@@ -191,6 +192,7 @@ async def test__metrics__names_units_and_kinds(clock, telemetry):
         metrics = telemetry.metrics()
     assert {name.removeprefix(f"{NAME}."): metric.unit for name, metric in metrics.items()} == {
         "circuits": "{circuit}",
+        "incidents": "{incident}",
         "failures": "{failure}",
         "openings": "{opening}",
         "closings": "{closing}",

@@ -10,6 +10,7 @@ from pipecat_circuit_breaker import CircuitBreakerParams, GiveUpPolicy
 def test__defaults__are_those_of_the_contract():
     params = CircuitBreakerParams()
     assert (params.max_errors, params.window_secs) == (5, 10.0)
+    assert (params.max_tool_rounds, params.max_failed_tool_rounds) == (10, 3)
     assert isinstance(params.cooldown, tenacity.wait_exponential_jitter)
 
 
@@ -28,6 +29,13 @@ def test__defaults__are_those_of_the_contract():
         ("window_secs", float("inf")),
         ("window_secs", True),
         ("window_secs", None),
+        ("max_tool_rounds", 0),
+        ("max_tool_rounds", 10_001),
+        ("max_tool_rounds", 2.5),
+        ("max_tool_rounds", True),
+        ("max_failed_tool_rounds", 0),
+        ("max_failed_tool_rounds", 10_001),
+        ("max_failed_tool_rounds", "3"),
         ("probe_timeout_secs", 0.0),
         ("probe_timeout_secs", float("nan")),
         ("cooldown", 5),

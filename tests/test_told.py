@@ -279,7 +279,7 @@ async def test__connection_error__client_is_connected__is_not_told_as_gone(clock
     assert incident.advice.kind is AdviceKind.CHANNEL_FAILS
     assert "A client is connected." in incident.advice.text
     assert "nothing got through meanwhile" in incident.advice.text
-    assert "raised in bot:Output.send_message" in incident.advice.text
+    assert f"raised in {Output.__module__}:Output.send_message" in incident.advice.text
     assert not incident.advice.is_guess
 
 
@@ -526,3 +526,111 @@ async def test__client_goes_in_the_middle_of_its_sends__they_are_no_failures(clo
         assert [type(e) for e in raised] == [ConnectionError] * 8
         assert breaker.incidents == ()
         assert sum(t.failures for t in breaker.totals) == 0
+
+
+#
+# What has come to be known since
+#
+
+
+async def test__client_goes_after_its_sends_have_failed__the_last_copy_says_so(clock):
+    breaker, output = new_breaker(clock), Output(dead)
+    room, client = Room(output), object()
+    told = told_by(breaker)
+    breaker.watch(room)
+    async with running(breaker, output) as worker:
+        await room.comes(client)
+        await worker.queue_frame(app_message())
+        await settle(300)
+        clock.advance(CircuitBreakerParams().grace_secs)
+        await worker.queue_frame(app_message())
+        await settle(300)
+        await room.goes(client)
+        await ended(worker)
+    await settle()
+
+    first, last = told[0][1], told[-1][1]
+    assert first.advice.kind is AdviceKind.CHANNEL_FAILS
+    assert (last.ending, last.advice.kind) == (Ending.PIPELINE_OVER, AdviceKind.CLIENT_GONE)
+    assert "Its client has gone." in last.advice.text
+    assert not last.advice.is_guess
+
+
+async def test__others_get_through_while_it_is_open__the_next_copy_says_so(clock):
+    breaker = new_breaker(clock)
+    told = told_by(breaker)
+    output = Output(lambda m: ConnectionError("gone") if m["type"] == "bad" else None)
+    async with running(breaker, output, enable_rtvi=False) as worker:
+        for _ in range(5):
+            await worker.queue_frame(app_message(kind="bad"))
+            await settle(50)
+        for n in range(30):
+            await worker.queue_frame(app_message(n, "good"))
+            await worker.queue_frame(app_message(n, "bad"))
+            await settle(50)
+            clock.advance(2)
+        await ended(worker)
+    await settle()
+
+    first, last = told[0][1], told[-1][1]
+    assert "nothing got through meanwhile" in first.advice.text
+    assert "others got through meanwhile" in last.advice.text
+    assert last.advice.kind is AdviceKind.CHANNEL_FAILS
+
+
+async def test__errors_that_make_a_processor_unusable__are_heard_and_not_counted_as_held(clock):
+    breaker, heard = new_breaker(clock), []
+
+    class Model(FrameProcessor):
+        tried = 0
+
+        async def process_frame(self, frame, direction):
+            await super().process_frame(frame, direction)
+            if isinstance(frame, TextFrame):
+                self.tried += 1
+                await self.push_error("it is over", force_treat_as_permanent=self.tried == 8)
+            await self.push_frame(frame, direction)
+
+    async with running(breaker, Model(), Output()) as worker:
+        worker.add_event_handler("on_pipeline_error", lambda _, error: heard.append(error))
+        for n in range(12):
+            await worker.queue_frame(TextFrame(str(n)))
+            await settle(50)
+        (incident,) = breaker.incidents
+
+    assert len(heard) == 6
+    assert (incident.held_errors, incident.observed_errors) == (6, 0)
+
+
+async def test__two_breakers_in_a_pipeline__client_is_told_once(clock):
+    first, second = new_breaker(clock, notify_client=True), new_breaker(clock, notify_client=True)
+    output = Output(dead)
+    async with running(first, second, output) as worker:
+        for n in range(20):
+            await worker.queue_frame(app_message(n))
+            await settle(30)
+        output.fails = lambda message: None
+        clock.advance(100)
+        await worker.queue_frame(app_message())
+        await settle(200)
+
+    told = [m for m in output.sent if m.get("data", {}).get("type") == "circuit-closed"]
+    assert len(told) == 1
+
+
+async def test__health__channel_and_its_errors__count_what_was_held_once(clock):
+    breaker, output = new_breaker(clock), Output(dead)
+    async with running(breaker, output) as worker:
+        for n in range(20):
+            await worker.queue_frame(app_message(n))
+            await settle(30)
+        (incident,) = breaker.incidents
+        health = breaker.health()
+
+    assert health["channels"][output.name]["held_messages"] == incident.held_messages > 10
+    assert health["status"] == "degraded"
+
+
+def test__watch__what_is_no_transport__is_refused():
+    with pytest.raises(TypeError, match="expected a transport, got None"):
+        CircuitBreakerProcessor().watch(None)

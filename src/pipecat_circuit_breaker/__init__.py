@@ -26,6 +26,7 @@ from pipecat_circuit_breaker.incident import (
 )
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
+from pipecat_circuit_breaker.tool_loop import ToolLoop
 
 __all__ = [
     "Advice",
@@ -45,6 +46,7 @@ __all__ = [
     "Origin",
     "Probe",
     "ProbeOutcome",
+    "ToolLoop",
     "Totals",
     "Trigger",
 ]

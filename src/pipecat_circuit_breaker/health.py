@@ -6,6 +6,7 @@
 
 """How a pipeline is, in a few lines of JSON: for a status page, or a readiness probe."""
 
+from collections import Counter
 from typing import Literal, TypedDict
 
 from pipecat_circuit_breaker._core.circuit import CircuitState
@@ -82,6 +83,11 @@ def health_of(guard: Guard | None) -> Health:
     """
     if guard is None:
         return Health(status="idle", mode=None, pipeline=None, processors={}, channels={})
+    # A channel and the errors of its deliveries are one incident: what was held back counts once.
+    held: Counter[tuple[str, str]] = Counter()
+    for incident in guard.open_incidents:
+        held[incident.origin.processor, "errors"] += incident.held_errors
+        held[incident.origin.processor, "messages"] += incident.held_messages
     errors: dict[str, list[CircuitSnapshot]] = {}
     channels: dict[str, list[CircuitSnapshot]] = {}
     for circuit in guard.circuits:
@@ -96,7 +102,7 @@ def health_of(guard: Guard | None) -> Health:
             name: ProcessorHealth(
                 state=_worst(circuits),
                 failing=[_how(circuit) for circuit in _not_closed(circuits)][:_MAX_NAMES],
-                held_errors=sum(circuit.held_errors for circuit in circuits),
+                held_errors=held[name, "errors"],
                 probe_in_secs=_soonest(circuits),
             )
             for name, circuits in errors.items()
@@ -110,10 +116,7 @@ def health_of(guard: Guard | None) -> Health:
                     for circuit in _not_closed(channels.get(name, []))
                     if circuit.origin.destination is not None
                 ][:_MAX_NAMES],
-                held_messages=sum(
-                    circuit.held_messages
-                    for circuit in (*channels.get(name, []), *errors.get(name, []))
-                ),
+                held_messages=held[name, "messages"],
                 unsent_messages=unsent,
                 probe_in_secs=_soonest(channels.get(name, [])),
             )

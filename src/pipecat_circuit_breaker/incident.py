@@ -220,6 +220,7 @@ class Totals(BaseModel):
     Parameters:
         origin: The name that an origin has in every process, see
             :attr:`Origin.shared_name`.
+        incidents: Outages that have begun, each under the origin that began it.
         failures: Failures that were counted.
         openings: How often a circuit has opened, a failed probe's reopening included.
         closings: How often one has closed.
@@ -237,6 +238,7 @@ class Totals(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     origin: str
+    incidents: int = 0
     failures: int = 0
     openings: int = 0
     closings: int = 0

@@ -74,6 +74,7 @@ class GiveUpPolicy(Enum):
 
 
 Count = Annotated[int, BeforeValidator(_number)]
+Rounds = Annotated[int, BeforeValidator(_number), Field(ge=1, le=10_000)]
 Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
 
 
@@ -103,6 +104,10 @@ class CircuitBreakerParams(BaseModel):
         probe_timeout_secs: Seconds after which a message that is the probe and
             has not reported (a send that hangs, a frame that an interruption
             dropped) counts as failed, above 0.
+        max_tool_rounds: Answers in one turn of the user in which a model may call
+            tools, however many at once, 1 to 10,000. After them it is asked once
+            more with its tools off. None is any number.
+        max_failed_tool_rounds: The same for answers whose tools have all failed.
         give_up: A tenacity stop: when to give up, asked at each opening;
             ``attempt_number`` is the number of openings in a row,
             ``seconds_since_start`` counts from the first of them. None is never.
@@ -136,6 +141,8 @@ class CircuitBreakerParams(BaseModel):
     grace_secs: Seconds = 2.0
     absence_secs: Seconds = 60.0
     probe_timeout_secs: Seconds = 10.0
+    max_tool_rounds: Rounds | None = 10
+    max_failed_tool_rounds: Rounds | None = 3
     give_up: Annotated[stop_base | None, BeforeValidator(_stop)] = None
     give_up_policy: GiveUpPolicy = GiveUpPolicy.CONTINUE
     mode: Mode = Mode.GUARD

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipecat.frames.frames import CancelFrame, EndFrame, Frame, StartFrame, StopFrame
 from pipecat.processors.frame_processor import (
@@ -23,6 +23,7 @@ from pipecat.processors.frame_processor import (
 from pipecat.processors.frameworks.rtvi import RTVIServerMessageFrame
 from pipecat.transports.base_transport import BaseTransport
 from pipecat.utils.base_object import BaseObject
+from tenacity.wait import wait_base
 
 from pipecat_circuit_breaker._core.breaker import Breaker
 from pipecat_circuit_breaker._core.circuits import Mode
@@ -36,6 +37,13 @@ from pipecat_circuit_breaker.frames import CircuitBreakerFrame
 from pipecat_circuit_breaker.health import Health, health_of
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.params import CircuitBreakerParams
+from pipecat_circuit_breaker.tool_loop import ToolLoop
+
+if TYPE_CHECKING:
+    from pipecat.pipeline.service_switcher import ServiceSwitcher
+    from pipecat.utils.text.base_text_aggregator import BaseTextAggregator
+
+    from pipecat_circuit_breaker.failover import Failover
 
 _EVENTS = {
     Change.OPENED: "on_circuit_opened",
@@ -85,6 +93,9 @@ class CircuitBreakerProcessor(FrameProcessor):
     - on_circuit_given_up: Called when ``give_up`` says so, before ``give_up_policy`` is applied.
     - on_circuit_changed: Called in place, where the others are called in a task: at each of these
       changes, before them. Meant for instruments; a handler must not wait.
+    - on_tool_loop: Called once in a turn of the user whose model went on calling tools when it
+      had been asked to answer without: gets the breaker and the :class:`ToolLoop`. Nobody says
+      anything more in this turn, unless the handler does.
     - on_guard_left: Called in place when its pipeline is over, or before it guards another:
       ``totals`` say what has been counted in the end. The handler gets the breaker alone.
 
@@ -140,7 +151,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         self._incidents: dict[str, Incident] = {}
         self._outages: dict[int, _Outage] = {}
         self._running = False
-        for event in (*_EVENTS.values(), "on_circuit_given_up"):
+        for event in (*_EVENTS.values(), "on_circuit_given_up", "on_tool_loop"):
             self._register_event_handler(event)
         for event in ("on_circuit_changed", "on_guard_left"):
             self._register_event_handler(event, sync=True)
@@ -207,9 +218,64 @@ class CircuitBreakerProcessor(FrameProcessor):
             transport: The transport, before or while the pipeline runs.
 
         Raises:
+            TypeError: It is no transport.
             ValueError: It has no such events.
         """
+        if not hasattr(transport, "output"):
+            raise TypeError(f"expected a transport, got {transport!r:.100}")
         self._watched.append(Clients(transport, self._note_clients))
+
+    def failover(
+        self,
+        switcher: "ServiceSwitcher[Any]",
+        *,
+        attempt_timeout_secs: float = 5.0,
+        cooldown: wait_base | None = None,
+        text_aggregator: "Callable[[], BaseTextAggregator] | None" = None,
+        announcement: str | Frame | None = None,
+    ) -> "Failover":
+        """Ask the next service of a switcher what the first has failed to answer.
+
+        Call it before the pipeline runs, for a :class:`ServiceSwitcher` or
+        :class:`LLMSwitcher`, whatever its strategy: of LLM services, or of TTS
+        services that answer each text with its sound. See the events of the
+        :class:`Failover` that it returns.
+
+        Args:
+            switcher: The switcher.
+            attempt_timeout_secs: Seconds that a service may be silent before the
+                next one is asked, above 0: until the provider sends something,
+                and while a first sentence is incomplete.
+            cooldown: A tenacity wait: seconds for which a service that has
+                failed is left alone, before one request is sent to it whose
+                answer nobody hears. ``attempt_number`` counts failures in a row,
+                and those soon after it came back. None is 5 s, doubling up to a
+                minute.
+            text_aggregator: Makes what says when a first sentence is whole; text
+                is held until then. Give the class that your TTS service uses if
+                it is not pipecat's default, which None is. For LLM services only.
+            announcement: What the caller hears once per outage, when no service
+                answers: a line for your TTS service, or a frame with audio.
+
+        Returns:
+            What tells the application of failures and outages.
+
+        Raises:
+            TypeError: It is no switcher, or of other services, or a setting is no such thing.
+            ValueError: ``attempt_timeout_secs`` is not a finite number above 0, or the
+                switcher has a failover already.
+        """
+        # Only here: who does not ask for it does not pay for it.
+        from pipecat_circuit_breaker.failover import failover_of
+
+        return failover_of(
+            switcher,
+            clock=self._params.clock,
+            attempt_timeout_secs=attempt_timeout_secs,
+            cooldown=cooldown,
+            text_aggregator=text_aggregator,
+            announcement=announcement,
+        )
 
     async def open_circuits(self, origin: Origin | None = None) -> None:
         """Open by hand: nothing but :meth:`close_circuits` or a reset closes again.
@@ -264,7 +330,13 @@ class CircuitBreakerProcessor(FrameProcessor):
             await self._guard.leave()
         worker = worker_of(setup, self)
         self._guard = Guard.join(
-            worker, self._params, setup.observer, self._tell, self._left, self._tags
+            worker,
+            self._params,
+            setup.observer,
+            self._tell,
+            self._left,
+            self._tags,
+            self._tell_loop,
         )
         worker.add_event_handler("on_pipeline_finished", self._on_pipeline_finished)
         for clients in self._watched:
@@ -330,8 +402,12 @@ class CircuitBreakerProcessor(FrameProcessor):
         if self._running:
             plain = incident.model_dump(mode="json")
             await self.broadcast_frame(CircuitBreakerFrame, incident=plain)
-            if self._params.notify_client and incident.is_channel:
+            leads = self._guard is not None and self._guard.leader == self._tell
+            if leads and self._params.notify_client and incident.is_channel:
                 await self._notify_client(incident)
+
+    async def _tell_loop(self, loop: ToolLoop) -> None:
+        await self._call_event_handler("on_tool_loop", loop)
 
     async def _notify_client(self, incident: Incident) -> None:
         """Tell the client what it missed, once its channel can take everything again."""

@@ -329,7 +329,7 @@ def test__channel__others_got_through_meanwhile__says_how_many(ask_channel, deli
     ("is_connected", "said"),
     [
         (True, "meanwhile. A client is connected. Look"),
-        (False, "meanwhile. Nobody is connected. End"),
+        (False, "meanwhile. Its client has gone. End"),
         (None, "meanwhile. Look"),
     ],
 )
@@ -437,7 +437,7 @@ def test__channel__nobody_is_connected__its_client_is_gone_and_no_guess(ask_chan
         AdviceKind.CLIENT_GONE,
         "Output",
         f"Sending over Output fails ({kind}: {text}): messages of one kind (chat); nothing got "
-        "through meanwhile. Nobody is connected. End the bot when its client leaves.",
+        "through meanwhile. Its client has gone. End the bot when its client leaves.",
     )
     assert not advice.is_guess
 

@@ -8,6 +8,7 @@ from pipecat.frames.frames import (
     LLMFullResponseStartFrame,
     LLMMessagesAppendFrame,
     LLMTextFrame,
+    TextFrame,
     TTSSpeakFrame,
 )
 from pipecat.processors.aggregators.llm_context import LLMContext
@@ -120,3 +121,26 @@ async def test__two_users__each_fails_slowly_now_and_then__all_errors_are_heard(
 
     assert storm.turns == 20
     assert len(errors) == 20
+
+
+@pytest.mark.parametrize("rtvi", [True, False])
+@pytest.mark.parametrize("secs", [TURN_SECS, 8.0])
+async def test__asked_again_by_a_handler__next_to_the_pipelines_source__ends(
+    guard, storm, clock, secs, rtvi
+):
+    """The handler is called in the failing processor's own task: there is nobody in between."""
+
+    async def fails(processor, frame, direction):
+        if storm.turn():
+            clock.advance(secs)
+            await processor.push_error("bad")
+
+    async def ask_again(worker, error):
+        await worker.queue_frame(TextFrame("again"))
+
+    async with running(*guard.line(On(TextFrame, fails), Output()), enable_rtvi=rtvi) as worker:
+        worker.add_event_handler("on_pipeline_error", ask_again)
+        await worker.queue_frame(TextFrame("hello"))
+        await storm.over()
+
+    storm.assert_cut(guard, AT_MOST)

@@ -75,11 +75,13 @@ def test__clock__is_moved_by_hand_alone():
     clock.advance(0)
     clock.advance(2.5)
     assert clock() == clock.now == 7.5
+    clock.advance(-1.5)
+    assert clock() == 6.0
 
 
-@pytest.mark.parametrize("secs", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("secs", [float("nan"), float("inf"), -float("inf")])
 def test__clock__time_that_cannot_pass__is_refused(secs):
-    with pytest.raises(ValueError, match="expected seconds"):
+    with pytest.raises(ValueError, match="expected a finite number"):
         Clock().advance(secs)
 
 
@@ -429,7 +431,6 @@ def assert_tells_the_outage(lines):
     assert "(app) → " in chain and " more → " in chain and "the client is gone" in chain
     assert "held back: 1 rtvi-ai/error" in held
     assert "advice client_gone:" in advice
-    assert max(map(len, lines)) <= 400
 
 
 async def test__two_incidents__one_expected__is_refused_until_it_is_told_which(breaker):

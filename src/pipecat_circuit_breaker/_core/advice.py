@@ -72,11 +72,13 @@ class ChannelFacts:
             empty where all can be.
         delivered: Messages that got through since the first of these failed.
         is_connected: Whether somebody is connected; None where nobody watches.
+        went_at: When the last client went, on the breaker's clock; None if none has.
     """
 
     failing_kinds: tuple[str, ...] = ()
     delivered: int = 0
     is_connected: bool | None = None
+    went_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +148,10 @@ def _log_feeds_itself(evidence: Evidence) -> Advice | None:
 
 def _refused(evidence: Evidence) -> Advice | None:
     """A provider that says no: then whoever answers the errors only makes more of them."""
-    last, processor = _last_error(evidence), evidence.origin.processor
-    if evidence.failing_kinds or last is None or last is not evidence.chain[-1]:
+    last = None if evidence.failing_kinds else _last_error(evidence)
+    if last is None or last is not evidence.chain[-1]:
         return None
+    processor = evidence.origin.processor
     said = f"{evidence.origin.kind} {last.text}"
     answered = ""
     if evidence.queued is not None:
@@ -210,7 +213,7 @@ def _channel(evidence: Evidence) -> Advice | None:
     exception = evidence.origin.kind.rpartition(".")[2]
     last = _last_error(evidence)
     text = "" if last is None else last.text
-    facts = _facts(evidence, channel)
+    facts = _facts(evidence, channel, last)
     if channel.is_connected is False:
         return Advice(
             kind=AdviceKind.CLIENT_GONE,
@@ -242,7 +245,7 @@ def _channel(evidence: Evidence) -> Advice | None:
     )
 
 
-def _facts(evidence: Evidence, channel: ChannelFacts) -> str:
+def _facts(evidence: Evidence, channel: ChannelFacts, last: Link | None) -> str:
     """What is known of deliveries that fail, in sentences."""
     kinds = channel.failing_kinds
     shown = ", ".join(kinds[-_MAX_KINDS:])
@@ -253,16 +256,15 @@ def _facts(evidence: Evidence, channel: ChannelFacts) -> str:
         if channel.delivered
         else "nothing got through meanwhile"
     )
-    there = {True: " A client is connected.", False: " Nobody is connected.", None: ""}
+    there = {True: " A client is connected.", False: " Its client has gone.", None: ""}
     return (
-        f"Sending over {evidence.origin.processor} fails{_failure(evidence)}{_raised(evidence)}: "
+        f"Sending over {evidence.origin.processor} fails{_failure(evidence)}{_raised(evidence, last)}: "
         f"messages of {of} ({shown}{more}); {others}.{there[channel.is_connected]}"
     )
 
 
-def _raised(evidence: Evidence) -> str:
+def _raised(evidence: Evidence, last: Link | None) -> str:
     """Where it was raised, if that is known."""
-    last = _last_error(evidence)
     where = (last.origin if last is not None and last.origin else evidence.origin).where
     return f", raised in {where}" if where else ""
 

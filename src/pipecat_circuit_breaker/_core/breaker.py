@@ -367,18 +367,19 @@ class Breaker:
         mode = own.mode or self.mode
         if mode is Mode.DISABLED:
             return _PASSES
-        guards = mode is Mode.GUARD and not must_pass
-        verdict = self._verdict_of_open_circuits(link, own, by_delivery=by_delivery, guards=guards)
+        verdict = self._verdict_of_open_circuits(
+            link, own, by_delivery=by_delivery, mode=mode, must_pass=must_pass
+        )
         if verdict is None:
             verdict = self._count(link, own, by_delivery=by_delivery)
-        return verdict if guards else _PASSES
+        return verdict if mode is Mode.GUARD and not must_pass else _PASSES
 
     def _may_reach(self, processor_id: int) -> bool:
         output = self._outputs.get(processor_id)
         return output is None or output.is_reachable
 
     def _verdict_of_open_circuits(
-        self, link: Link, own: Guarded, *, by_delivery: bool, guards: bool
+        self, link: Link, own: Guarded, *, by_delivery: bool, mode: Mode, must_pass: bool
     ) -> ErrorVerdict | None:
         """What the circuits say that an error belongs to; None where all are closed."""
         concerned = []
@@ -404,14 +405,13 @@ class Breaker:
                 self._probe(guarded, link)
             return ErrorVerdict(True, self._journal.probe_remark(concerned[0]))
         guarding = [g for g in held_by if (g.mode or self.mode) is Mode.GUARD]
-        holds = guards and bool(guarding)
-        self._note_held(link, held_by, (guarding or held_by)[0], observed=not holds)
-        return _HELD if holds else _PASSES
+        holds = mode is Mode.GUARD and bool(guarding)
+        if not must_pass:
+            self._journal.held_error((guarding or held_by)[0], observed=not holds)
+        self._note_failed_probes(link, held_by)
+        return _HELD if holds and not must_pass else _PASSES
 
-    def _note_held(
-        self, link: Link, held_by: list[Guarded], counted: Guarded, *, observed: bool
-    ) -> None:
-        self._journal.held_error(counted, observed=observed)
+    def _note_failed_probes(self, link: Link, held_by: list[Guarded]) -> None:
         for guarded in held_by:
             circuit = guarded.circuit
             if circuit.state is CircuitState.HALF_OPEN and not _is_older(link, guarded):
@@ -919,18 +919,15 @@ class Breaker:
             return False
         for transition in transitions:
             self._registry_of(guarded.origin).moved(guarded)
+            output = self._outputs.get(guarded.origin.processor_id)
+            facts = None if output is None else output.facts
             opening = None
             if transition.before is CircuitState.CLOSED:
-                opening = Opening(trigger, link)
-                output = self._outputs.get(guarded.origin.processor_id)
-                if output is not None:
-                    # Whether its client has only hung up, one that is watched will say.
-                    waits = output.is_watched and output.is_reachable
-                    waits = waits and trigger is not Trigger.MANUAL
-                    opening = Opening(
-                        trigger, link, output.facts, self._grace_secs if waits else 0.0
-                    )
-            self._journal.changed(guarded, transition, opening)
+                # Whether its client has only hung up, a transport that is watched will say.
+                waits = output is not None and output.is_watched and output.is_reachable
+                waits = waits and trigger is not Trigger.MANUAL
+                opening = Opening(trigger, link, facts, self._grace_secs if waits else 0.0)
+            self._journal.changed(guarded, transition, opening, facts)
             if transition.after is CircuitState.CLOSED:
                 self._forget(guarded)
         if transitions[-1].after is not CircuitState.OPEN:

@@ -109,6 +109,7 @@ class Output:
         self.whole_failures = Window(max_errors, window_secs)
         # Whether a transport is asked who is connected.
         self.is_watched = False
+        self.went_at: float | None = None
         # Since when nothing has been sent because nobody is, and how much of it.
         self.absence = Absence()
         # Kinds of message that failed when they were last sent, the latest last, and
@@ -145,6 +146,7 @@ class Output:
             failing_kinds=tuple(self._failing_kinds),
             delivered=self._delivered - min(self._failing_kinds.values(), default=self._delivered),
             is_connected=self.is_connected if self.is_watched else None,
+            went_at=self.went_at,
         )
 
     def failed(self, kind: str) -> None:

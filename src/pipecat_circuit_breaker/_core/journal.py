@@ -11,7 +11,7 @@ The one place that writes things down. Nothing is decided by it.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -25,7 +25,6 @@ from pipecat_circuit_breaker._core.circuits import Guarded, Mode
 from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker.incident import (
-    Advice,
     Call,
     ChainStep,
     CircuitSnapshot,
@@ -124,6 +123,7 @@ class Opening:
 class _Tally:
     """The counts behind :class:`Totals`, for one kind of failure."""
 
+    incidents: int = 0
     failures: int = 0
     openings: int = 0
     closings: int = 0
@@ -183,7 +183,7 @@ class _Outage:
     # As long as nobody is told of it, its counts are kept apart, by the origin's name.
     tell_at: float = 0.0
     untold: dict[str, _Tally] | None = None
-    _told: tuple[tuple[ChainStep, ...], Advice] | None = None
+    _steps: tuple[ChainStep, ...] | None = None
 
     @property
     def origin(self) -> Origin:
@@ -194,10 +194,10 @@ class _Outage:
         return self.evidence.trigger
 
     @property
-    def story(self) -> tuple[tuple[ChainStep, ...], Advice]:
-        """The chain, and what to do: made when somebody is told, and not before."""
-        if self._told is None:
-            steps = tuple(
+    def steps(self) -> tuple[ChainStep, ...]:
+        """The chain: made when somebody is told, and not before."""
+        if self._steps is None:
+            self._steps = tuple(
                 ChainStep(
                     hop=link.hop,
                     frame=link.frame,
@@ -207,8 +207,7 @@ class _Outage:
                 )
                 for link in self.evidence.chain
             )
-            self._told = steps, advise(self.evidence)
-        return self._told
+        return self._steps
 
     @property
     def state(self) -> CircuitState:
@@ -233,7 +232,26 @@ class _Outage:
     def takes_over(self, other: "_Outage") -> None:
         """Let what is known better of the same outage speak for it."""
         self.evidence, self.steps_omitted = other.evidence, other.steps_omitted
-        self.failures, self.rate, self._told = other.failures, other.rate, None
+        self.failures, self.rate, self._steps = other.failures, other.rate, None
+
+    def learns(self, facts: ChannelFacts, *, has_failed: bool) -> None:
+        """Take in what has come to be known of its channel since.
+
+        Args:
+            facts: What is known of it now.
+            has_failed: Whether it has just failed again: what gets through after
+                the last failure got through because it was over.
+        """
+        known = self.evidence.channel
+        if known is None:
+            return
+        if has_failed:
+            kinds = dict.fromkeys((*known.failing_kinds, *facts.failing_kinds))
+            known = replace(known, failing_kinds=(*kinds,), delivered=facts.delivered)
+        has_gone = facts.went_at is not None and facts.went_at >= self.opened_secs
+        if has_gone or facts.is_connected is False:
+            known = replace(known, is_connected=False)
+        self.evidence = replace(self.evidence, channel=known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +362,11 @@ class Journal:
             self._tell(outage, Change.PROBED)
 
     def changed(
-        self, guarded: Guarded, transition: Transition, opening: Opening | None = None
+        self,
+        guarded: Guarded,
+        transition: Transition,
+        opening: Opening | None = None,
+        facts: ChannelFacts | None = None,
     ) -> None:
         """Note that a circuit has changed its state.
 
@@ -352,6 +374,7 @@ class Journal:
             guarded: The circuit.
             transition: The change.
             opening: Why, where it was closed before.
+            facts: What is known of its output transport now; None where it is none.
         """
         if transition.before is CircuitState.CLOSED:
             outage = self._open(guarded, transition, opening or Opening(Trigger.MANUAL))
@@ -360,6 +383,8 @@ class Journal:
             self._tally(guarded.origin.shared_name, outage).openings += 1
             return
         outage = self._outages[guarded]
+        if facts is not None:
+            outage.learns(facts, has_failed=transition.after is CircuitState.OPEN)
         tally = self._tally(guarded.origin.shared_name, outage)
         if transition.before is CircuitState.HALF_OPEN:
             outcome = _OUTCOMES.get(transition.reason, ProbeOutcome.VOID)
@@ -519,6 +544,8 @@ class Journal:
         """
         news = self._news.popleft()
         incident = self._incident(news.outage, _STATES[news.change], mode)
+        if news.change is Change.OPENED:
+            self._tally(news.outage.origin.shared_name).incidents += 1
         return News(news.change, incident, news.gives_up)
 
     def _tell(self, outage: _Outage, change: Change) -> None:
@@ -553,6 +580,7 @@ class Journal:
         return tuple(
             Totals(
                 origin=name,
+                incidents=tally.incidents,
                 failures=tally.failures,
                 openings=tally.openings,
                 closings=tally.closings,
@@ -616,7 +644,6 @@ class Journal:
         if outage.call is None:
             outage.call = self._call()
         at = outage.moment(self._clock())
-        steps, advice = outage.story
         closed = state is CircuitState.CLOSED
         waits = [
             wait
@@ -630,7 +657,7 @@ class Journal:
             mode=_mode_of(outage, mode),
             trigger=outage.trigger,
             is_channel=outage.is_channel,
-            chain=steps,
+            chain=outage.steps,
             chain_omitted=outage.steps_omitted,
             failures=outage.failures,
             rate=outage.rate,
@@ -649,7 +676,7 @@ class Journal:
             ),
             probe_in_secs=min(waits) if waits and not closed else None,
             gave_up=outage.has_given_up,
-            advice=advice,
+            advice=advise(outage.evidence),
             call=outage.call,
         )
 

@@ -6,7 +6,7 @@
 
 """Where frames are pushed: ``queue_frame`` of each processor."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from pipecat.frames.frames import Frame
@@ -41,6 +41,10 @@ class Keeper(Protocol):
         """Let an untracked frame carry what it is pushed on account of."""
         ...
 
+    def asks(self, door: "Door", frame: Any, direction: FrameDirection) -> Frame:
+        """Ask a model, with its tools or without; runs in the task of whoever pushes the request."""
+        ...
+
     def admits(self, door: "Door", frame: Frame, direction: FrameDirection) -> bool:
         """Whether a tracked frame may come in; runs in the task of whoever pushes it."""
         ...
@@ -72,10 +76,17 @@ class Door:
         number: The door's own number.
         hears_errors: Whether every error passes here, because somebody further
             on has to hear it.
+        is_top: Whether the worker itself is behind it, and tells the application.
     """
 
     def __init__(
-        self, processor: FrameProcessor, keeper: Keeper, number: int, *, hears_errors: bool
+        self,
+        processor: FrameProcessor,
+        keeper: Keeper,
+        number: int,
+        *,
+        hears_errors: bool,
+        is_top: bool = False,
     ) -> None:
         """Stand at the door from now on."""
         self.processor = processor
@@ -85,6 +96,7 @@ class Door:
         self._keeper = keeper
         self._queue = processor.queue_frame
         self._is_direct = releases.is_direct(processor)
+        self._is_top = is_top
         hides = self._is_direct and not releases.only_hands_on(processor)
         before = self._before_direct if hides else self._before_queued()
         self.leave = replace(processor, "queue_frame", before)
@@ -111,7 +123,9 @@ class Door:
                 if keeper.is_alert:
                     keeper.carries(self, frame, direction)
                 return queue(frame, direction, callback, **more)
-            return self._ask(frame, direction, callback, queue)
+            # The application's handlers hear of an error there: what they do is on its account.
+            comes_to_them = self._is_top and direction is _UPSTREAM
+            return self._ask(frame, direction, callback, self._inside if comes_to_them else queue)
 
         return queue_frame
 
@@ -134,13 +148,14 @@ class Door:
         frame: Frame,
         direction: FrameDirection,
         callback: FrameCallback | None,
-        queue: Any,
+        queue: Callable[..., Coroutine[Any, Any, None]],
     ) -> Coroutine[Any, Any, None]:
+        if isinstance(frame, releases.REQUESTS):
+            return queue(self._keeper.asks(self, frame, direction), direction, callback)
         if isinstance(frame, releases.LIFECYCLE):
             if self.is_output:
                 callback = self._and_note(callback)
-            goes: Coroutine[Any, Any, None] = queue(frame, direction, callback)
-            return goes
+            return queue(frame, direction, callback)
         admitted = self._keeper.admits(self, frame, direction)
         if self._keeper.has_news:
             return self._tell(frame, direction, callback, queue if admitted else None)
@@ -187,7 +202,7 @@ async def _held() -> None:
 
 def is_untracked(frame: Frame) -> bool:
     """Whether nobody has to look at a frame of this class; remembered for the next."""
-    if isinstance(frame, (*releases.TRACKED, *releases.LIFECYCLE)):
+    if isinstance(frame, (*releases.TRACKED, *releases.LIFECYCLE, *releases.REQUESTS)):
         return False
     if len(UNTRACKED) < _MAX_UNTRACKED:
         UNTRACKED.add(type(frame))

@@ -39,8 +39,10 @@ from pipecat_circuit_breaker._pipeline.doors import Door
 from pipecat_circuit_breaker._pipeline.log import ear
 from pipecat_circuit_breaker._pipeline.patch import Undo
 from pipecat_circuit_breaker._pipeline.releases import Worker
+from pipecat_circuit_breaker._pipeline.tools import Tools
 from pipecat_circuit_breaker.incident import Call, CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
+from pipecat_circuit_breaker.tool_loop import ToolLoop
 
 _GUARD = "_circuit_breaker_guard"
 
@@ -50,6 +52,7 @@ _LONG_CHAIN = 1_000
 
 Tell = Callable[[News], Awaitable[None]]
 Left = Callable[[], Awaitable[None]]
+TellLoop = Callable[[ToolLoop], Awaitable[None]]
 
 
 class Guard:
@@ -68,7 +71,10 @@ class Guard:
         self.is_alert = False
         self._params = params
         self._listeners: list[Tell] = []
+        #: Whose client is told: breakers that share a pipeline would tell it twice.
+        self.leader: Tell | None = None
         self._leaving: list[Left] = []
+        self._loop_listeners: list[TellLoop] = []
         self._tags: list[Tags] = []
         self._has_left = False
         self._reported: set[str] = set()
@@ -87,6 +93,7 @@ class Guard:
             grace_secs=params.grace_secs,
             call=self._call,
         )
+        self._tools = Tools(self, params.max_tool_rounds, params.max_failed_tool_rounds)
         self.worker = worker
         self._observer = observer
         self._alert_until = float("-inf")
@@ -106,6 +113,7 @@ class Guard:
         tell: Tell,
         left: Left,
         tags: Tags = None,
+        tell_loop: TellLoop | None = None,
     ) -> Guard:
         """Take part in guarding a worker's pipeline.
 
@@ -116,6 +124,7 @@ class Guard:
             tell: Called with every change.
             left: Called when the guard has left.
             tags: What the application says of the pipeline.
+            tell_loop: Called with every tool loop.
         """
         # Kept by the worker itself: they refer to each other, and go together.
         guard: Guard | None = getattr(worker, _GUARD, None)
@@ -127,9 +136,12 @@ class Guard:
                 f"{worker}: more than one circuit breaker with different parameters, "
                 f"those of the first hold: {guard._params}"
             )
+        guard.leader = guard.leader or tell
         guard._listeners.append(tell)
         guard._leaving.append(left)
         guard._tags.append(tags)
+        if tell_loop is not None:
+            guard._loop_listeners.append(tell_loop)
         return guard
 
     async def leave(self) -> None:
@@ -158,7 +170,13 @@ class Guard:
         for processor, hears_errors in _processors(pipeline, hears_errors=False):
             is_end = processor is pipeline or releases.is_end(processor)
             if processor is top or not is_end:
-                door = Door(processor, self, next(numbers), hears_errors=hears_errors)
+                door = Door(
+                    processor,
+                    self,
+                    next(numbers),
+                    hears_errors=hears_errors,
+                    is_top=processor is top,
+                )
                 self._undo.append(door.leave)
             if not hears_errors:
                 self._undo.append(errors.stand_at(processor, self))
@@ -168,6 +186,7 @@ class Guard:
             self._listen_to_bus(processor)
         if self._observer is not None:
             self._undo.append(observers.listen_to(self._observer, self))
+        self._undo.extend(self._tools.stand_in(pipeline))
         self._undo.append(worker.listen_to_queue(self.worker, self))
         self._undo.append(worker.listen_to_cleanup(pipeline, self.leave))
         self._listen_to_bus(self.worker)
@@ -241,6 +260,8 @@ class Guard:
         """Say whether there is anybody to send to."""
         channel = self._breaker.output(output)
         channel.is_watched, channel.is_connected = True, connected
+        if not connected:
+            channel.went_at = self._params.clock()
         absence, channel.absence = channel.absence, Absence()
         if not connected:
             self._breaker.nobody_left(channel)
@@ -270,7 +291,11 @@ class Guard:
 
     def link_of(self, frame: Frame) -> Link | None:
         """The link that a frame has, or carries."""
-        return self._causality.link_of(frame)
+        try:
+            return self._causality.link_of(frame)
+        except Exception as e:
+            self._report("looking for a cause", e)
+            return None
 
     def carries(self, door: Door, frame: Frame, direction: FrameDirection) -> None:
         """Let an untracked frame carry what it is pushed on account of."""
@@ -300,6 +325,16 @@ class Guard:
         except Exception as e:
             self._report("judging a frame", e)
             return True
+
+    def asks(self, door: Door, frame: Any, direction: FrameDirection) -> Frame:
+        """Ask a model, with its tools or without; runs in the task of whoever pushes the request."""
+        if self.is_alert:
+            self.carries(door, frame, direction)
+        request = self._tools.asks(door.processor, frame, direction)
+        link = self.link_of(frame)
+        if request is not frame and link is not None:
+            self._causality.carry(request, link)
+        return request
 
     def ended(self, processor: FrameProcessor) -> None:
         """Note that an output has let its client go: a message that comes now can only fail."""
@@ -699,6 +734,26 @@ class Guard:
         return stop is not None and backoff.gives_up(
             stop, openings, open_secs, lambda e: self._report("asking `give_up`", e)
         )
+
+    async def tell_loop(self, loop: ToolLoop) -> None:
+        """Tell the application of a model that goes on calling tools."""
+        token = causality.silence()
+        try:
+            for tell in [*self._loop_listeners]:
+                try:
+                    await tell(loop)
+                except Exception as e:
+                    self.report("telling of a tool loop", e)
+        finally:
+            causality.restore(token)
+
+    def warn(self, line: str) -> None:
+        """Write a line to the log at WARNING; what it says has no cause."""
+        self._say("WARNING", line)
+
+    def report(self, doing: str, error: Exception) -> None:
+        """Report a failure of the breaker itself, once."""
+        self._report(doing, error)
 
     def _report(self, doing: str, error: Exception) -> None:
         """Report a failure of the breaker itself, once."""

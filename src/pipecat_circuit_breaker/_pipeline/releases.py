@@ -17,10 +17,12 @@ from pipecat.frames.frames import (
     CancelFrame,
     EndFrame,
     ErrorFrame,
+    LLMContextFrame,
     OutputTransportMessageFrame,
     OutputTransportMessageUrgentFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline, PipelineSink, PipelineSource
+from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameProcessor, FrameProcessorSetup
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import BaseTransport
@@ -51,6 +53,9 @@ MESSAGES = (OutputTransportMessageFrame, OutputTransportMessageUrgentFrame)
 
 #: Frames whose causes are known.
 TRACKED = (ErrorFrame, *MESSAGES)
+
+#: Frames that ask a model. (0.0.108 has `OpenAILLMContextFrame` for older aggregators as well.)
+REQUESTS = (LLMContextFrame,)
 
 #: Frames after which an output transport has let its client go.
 LIFECYCLE = (EndFrame, CancelFrame)
@@ -179,7 +184,57 @@ def handles_errors(processor: FrameProcessor) -> bool:
 
     A switcher does, and whoever says so: an attribute ``handles_errors``.
     """
-    return isinstance(processor, _SWITCHERS) or bool(getattr(processor, "handles_errors", False))
+    return is_switcher(processor) or bool(getattr(processor, "handles_errors", False))
+
+
+def is_switcher(processor: FrameProcessor) -> bool:
+    """Whether a processor hands on to one of several that stand in for one another."""
+    return isinstance(processor, _SWITCHERS)
+
+
+def is_model(processor: FrameProcessor) -> bool:
+    """Whether a processor is an LLM service that is asked for each answer.
+
+    One that holds the conversation at its provider is not: it is handed the
+    context to read results from, and its tools cannot be turned off for one answer.
+    """
+    if not callable(getattr(processor, "run_function_calls", None)):
+        return False
+    # All of pipecat's that do have this; some of others only say so, from 1.7.0 on.
+    return not (hasattr(processor, "_handle_context") or _says_realtime(processor))
+
+
+def _says_realtime(processor: Any) -> bool:
+    try:
+        return bool(processor.service_metadata_frame().is_realtime_service)
+    except Exception:
+        return False  # it has no such method, or cannot say yet
+
+
+def has_tools(context: LLMContext) -> bool:
+    """Whether a context offers tools."""
+    tools: Any = context.tools
+    # pipecat's and OpenAI's sentinels for none are of several classes.
+    return bool(getattr(tools, "standard_tools", None) or getattr(tools, "custom_tools", None))
+
+
+def passes_tool_choice(model: Any) -> bool:
+    """Whether an LLM service hands its provider the context's ``tool_choice``.
+
+    Bedrock's adapter does, and its service drops "none".
+    """
+    adapter = model.get_llm_adapter()
+    return any(kind.__name__ == "OpenAILLMAdapter" for kind in type(adapter).__mro__)
+
+
+#: What an LLM service puts in the place of a result: a tool has raised (1.8.0), or is unknown.
+_TOOL_FAILURES = ("FUNCTION_CALL_ERROR_MESSAGE_TEMPLATE", "MISSING_FUNCTION_CALL_MESSAGE_TEMPLATE")
+
+
+def tool_failures(model: FrameProcessor, name: str) -> tuple[str, ...]:
+    """What an LLM service says in the place of a tool's result where there is none."""
+    templates = (getattr(model, template, None) for template in _TOOL_FAILURES)
+    return tuple(t.format(function_name=name) for t in templates if isinstance(t, str))
 
 
 def is_set_up(processor: FrameProcessor) -> bool:

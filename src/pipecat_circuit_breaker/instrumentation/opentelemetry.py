@@ -60,6 +60,12 @@ class _Counter:
 
 
 _COUNTERS = (
+    _Counter(
+        "incidents",
+        "{incident}",
+        "Outages that have begun, each under the origin that began it",
+        {"incidents": {}},
+    ),
     _Counter("failures", "{failure}", "Failures that were counted", {"failures": {}}),
     _Counter(
         "openings",

@@ -39,11 +39,11 @@ class Clock:
         """Let time pass.
 
         Args:
-            secs: Seconds, 0 or more.
+            secs: Seconds; below 0 for a clock that goes back, which none should.
 
         Raises:
-            ValueError: A monotonic clock cannot go there.
+            ValueError: The seconds are not finite.
         """
-        if not 0 <= secs < math.inf:
-            raise ValueError(f"expected seconds that can pass, got {secs!r}")
+        if not math.isfinite(secs):
+            raise ValueError(f"expected a finite number of seconds, got {secs!r}")
         self.now += secs

@@ -7,15 +7,13 @@
 """The ways in which transports fail, apart from raising."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loguru import logger
 
-if TYPE_CHECKING:
-    from pipecat_circuit_breaker.testing.output import Output
-
-#: What an :class:`Output` does with a message frame instead of sending its message.
-Failure = Callable[["Output", Any], Awaitable[None]]
+#: What an :class:`Output`, the first argument, does with a message frame, the second, instead of
+#: sending its message.
+Failure = Callable[[Any, Any], Awaitable[None]]
 
 
 def pushes_error(text: str = "the client is gone", exception: Exception | None = None) -> Failure:
@@ -26,7 +24,7 @@ def pushes_error(text: str = "the client is gone", exception: Exception | None =
         exception: The exception that it carries, if any.
     """
 
-    async def fail(output: "Output", frame: Any) -> None:
+    async def fail(output: Any, frame: Any) -> None:
         if exception is None:
             await output.push_error(text)
             return
@@ -46,13 +44,13 @@ def logs(text: str = "the client is gone") -> Failure:
         text: The warning's text.
     """
 
-    async def fail(output: "Output", frame: Any) -> None:
+    async def fail(output: Any, frame: Any) -> None:
         logger.warning(f"{output}: {text}")
 
     return fail
 
 
-async def hangs(output: "Output", frame: Any) -> None:
+async def hangs(output: Any, frame: Any) -> None:
     """Hang until the output recovers, and send the message then."""
     await output.recovered()
     output.failed.remove(frame.message)

@@ -29,6 +29,9 @@ except ImportError:
 #: Seconds that a pipeline may take to start, to finish what is queued, or to be torn down.
 _LIMIT_SECS = 20.0
 
+#: Turns that a start goes on for, at most: whoever polls beside it keeps the loop from being quiet.
+_START_TURNS = 200
+
 #: Turns in which nothing stirs. More than one: what a socket has is seen in the next.
 _QUIET_TURNS = 5
 
@@ -102,7 +105,7 @@ async def running_worker(worker: PipelineWorker) -> AsyncIterator[PipelineWorker
     run = asyncio.create_task(_run(runner, worker))
     try:
         await asyncio.wait_for(started.wait(), _LIMIT_SECS)
-        await settle()
+        await settle(_START_TURNS)
         yield worker
     finally:
         await runner.cancel()

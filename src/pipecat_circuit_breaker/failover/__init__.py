@@ -1,0 +1,57 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Failover between the services of a switcher; imported only where somebody asks for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipecat.pipeline.service_switcher import ServiceSwitcher
+from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.services.llm_service import LLMService
+from pipecat.services.tts_service import TTSService
+
+from pipecat_circuit_breaker.failover.failover import Failover
+from pipecat_circuit_breaker.failover.llm import LLMFailover
+from pipecat_circuit_breaker.failover.llm_entrance import Entrance
+from pipecat_circuit_breaker.failover.tts import TTSFailover
+from pipecat_circuit_breaker.failover.tts_voice import speaks_by_itself
+
+__all__ = ["Failover", "LLMFailover", "TTSFailover", "failover_of"]
+
+
+def failover_of(switcher: ServiceSwitcher[Any], **settings: Any) -> Failover:
+    """Take up failover between the services of a switcher, whatever they are.
+
+    Args:
+        switcher: The switcher.
+        **settings: See :meth:`CircuitBreakerProcessor.failover`.
+
+    Raises:
+        TypeError: It is no switcher, or no failover is known for its services.
+        ValueError: It has a failover already.
+    """
+    if not isinstance(switcher, ServiceSwitcher):
+        raise TypeError(f"expected a ServiceSwitcher, got {switcher!r:.100}")
+    if isinstance(getattr(switcher.process_frame, "__self__", None), Entrance | TTSFailover):
+        raise ValueError(f"{switcher} has a failover already")
+    services: Sequence[FrameProcessor] = switcher.services
+    llms = [service for service in services if isinstance(service, LLMService)]
+    if len(llms) == len(services):
+        return LLMFailover(switcher, llms, **settings)
+    if settings.pop("text_aggregator", None) is not None:
+        raise TypeError("text_aggregator is for LLM services")
+    voices = [
+        service
+        for service in services
+        if isinstance(service, TTSService) and speaks_by_itself(service)
+    ]
+    if len(voices) == len(services):
+        return TTSFailover(switcher, voices, **settings)
+    raise TypeError(
+        "expected a switcher of LLM services, or of TTS services that have neither a socket nor "
+        f"word timestamps, got one of {services}"
+    )

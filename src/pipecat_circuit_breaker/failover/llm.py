@@ -1,0 +1,143 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Failover between LLM services: a request is asked again as long as nothing of it has left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipecat.frames.frames import (
+    ErrorFrame,
+    LLMContextFrame,
+    LLMFullResponseEndFrame,
+)
+from pipecat.pipeline.service_switcher import ServiceSwitcher
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.services.llm_service import LLMService
+from pipecat.utils.text.base_text_aggregator import BaseTextAggregator
+from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
+
+from pipecat_circuit_breaker.failover.failover import Failover
+from pipecat_circuit_breaker.failover.llm_attempt import Attempt, Outcome, Request
+from pipecat_circuit_breaker.failover.llm_entrance import Entrance
+from pipecat_circuit_breaker.failover.llm_member import Member
+
+
+class LLMFailover(Failover):
+    """Failover between the LLM services of a switcher; for its events see :class:`Failover`."""
+
+    def __init__(
+        self,
+        switcher: ServiceSwitcher[Any],
+        services: Sequence[LLMService],
+        *,
+        text_aggregator: Callable[[], BaseTextAggregator] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Take up failover; see :meth:`CircuitBreakerProcessor.failover`.
+
+        Args:
+            switcher: The switcher.
+            services: Its services.
+            text_aggregator: See there; so for the others.
+            **settings: Those of :class:`Failover`.
+        """
+        super().__init__(switcher, **settings)
+        self._entrance = Entrance(switcher, self)
+        self._text_aggregator = text_aggregator or SimpleTextAggregator
+        self._members = [Member(service) for service in services]
+        self._active = switcher.strategy.active_service
+
+    def leave(self) -> None:
+        """Leave the switcher and its services as they were, between two calls."""
+        self._entrance.leave()
+        for member in self._members:
+            member.leave()
+
+    async def ask(self, frame: LLMContextFrame, direction: FrameDirection) -> None:
+        """Get a request answered, by whoever can.
+
+        Runs in the switcher's task for frames.
+
+        Args:
+            frame: The request.
+            direction: Where it is going.
+        """
+        self._note_choice()
+        request = Request()
+        failed: dict[int, ErrorFrame] = {}
+        outcome = Outcome.FAILED
+        answers = self._members[0]
+        try:
+            while (service := self._roster.next(failed)) is not None:
+                answers = self._members[service]
+                if not failed:
+                    self._start_shadows(service, lambda n: self._ask_in_the_shadow(n, frame))
+                outcome, error = await self._attempt(service, request, frame, direction)
+                if error is not None:
+                    failed[service] = error
+                if outcome is not Outcome.FAILED:
+                    break
+        except asyncio.CancelledError:
+            # Whoever was answering may be anywhere; what it still pushes is dropped.
+            outcome = Outcome.STOPPED
+            if request.has_started and not request.has_ended:
+                await answers.push(LLMFullResponseEndFrame())
+            raise
+        finally:
+            is_heard = outcome is Outcome.STOPPED and request.said != ""
+            await self._tell_failures(failed, saved=is_heard or outcome is Outcome.ANSWERED)
+        if outcome is Outcome.ANSWERED and service is not None:
+            await self._note_answer(service)
+        elif outcome is Outcome.BROKEN:
+            await self._note_loss(request.said, nobody_answers=False)
+        elif outcome is Outcome.FAILED:
+            await self._lose(answers, request, [*failed.values()][-1])
+
+    async def _attempt(
+        self, service: int, request: Request, frame: LLMContextFrame, direction: FrameDirection
+    ) -> tuple[Outcome, ErrorFrame | None]:
+        """Ask one service, and wait for what becomes of it."""
+        member = self._members[service]
+        attempt = Attempt(request, self._text_aggregator(), member.push)
+        await self._stop_shadow(service)
+        await self._activate(member)
+        await member.before(attempt)
+        await self._entrance.hand_on(frame, direction)
+        await member.behind(attempt)
+        try:
+            outcome = await attempt.outcome(self._timeout_secs)
+        except TimeoutError:
+            await member.halt()
+            return Outcome.FAILED, self._silence(service)
+        member.forget(attempt)
+        return outcome, attempt.error
+
+    async def _activate(self, member: Member) -> None:
+        await self._entrance.activate(member.service)
+        self._active = self._switcher.strategy.active_service
+
+    def _note_choice(self) -> None:
+        """Ask first whom the application, or the strategy, has made active meanwhile."""
+        active = self._switcher.strategy.active_service
+        if active is not self._active:
+            self._active = active
+            self._roster.prefer(self._switcher.services.index(active))
+
+    async def _lose(self, last: Member, request: Request, error: ErrorFrame) -> None:
+        # The service has logged it already, and told its own handlers.
+        await last.push(error, FrameDirection.UPSTREAM)
+        # The strategy may have answered by a switch of its own.
+        self._active = self._switcher.strategy.active_service
+        if request.has_started and not request.has_ended:
+            await last.push(LLMFullResponseEndFrame())
+        await self._note_loss(request.said, nobody_answers=True)
+
+    async def _ask_in_the_shadow(self, service: int, frame: LLMContextFrame) -> str | None:
+        return await self._members[service].ask_in_the_shadow(frame.context, self._timeout_secs)

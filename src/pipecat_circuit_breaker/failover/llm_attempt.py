@@ -1,0 +1,204 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""One request at one service: what of its answer has left, and what is held."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from functools import lru_cache
+
+from loguru import logger
+from pipecat.frames.frames import (
+    ErrorFrame,
+    Frame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+    SystemFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.utils.text.base_text_aggregator import BaseTextAggregator
+
+from pipecat_circuit_breaker._core.text import one_line
+
+Push = Callable[[Frame, FrameDirection], Awaitable[None]]
+
+
+class Outcome(Enum):
+    """What became of a request at one service.
+
+    Parameters:
+        ANSWERED: It ended without an error.
+        FAILED: An error, or silence, before anything of the answer had left.
+        BROKEN: An error after something of it had left.
+        STOPPED: Somebody stopped it; nobody is to blame.
+    """
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+    BROKEN = "broken"
+    STOPPED = "stopped"
+
+
+class Request:
+    """What the caller asked, whoever answers.
+
+    Exactly one start and one end of an answer leave, for all services together.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing that has left."""
+        self.has_started = False
+        self.has_ended = False
+        self.said = ""
+
+
+class Attempt:
+    """One request at one service.
+
+    Text is held until its first sentence is whole. pipecat's TTS services do
+    not speak before, so nobody hears anything later, and a stream that breaks
+    before can be asked for again.
+
+    Args:
+        request: The request.
+        aggregator: Says when there is something to speak.
+        push: Pushes a frame out of the service.
+    """
+
+    def __init__(self, request: Request, aggregator: BaseTextAggregator, push: Push) -> None:
+        """Start with nothing said."""
+        self._request = request
+        self._aggregator = aggregator
+        self._push = push
+        self._held: list[tuple[Frame, FrameDirection]] = []
+        self._done = asyncio.Event()
+        self._has_left = False
+        self._is_alive = False
+        self._is_over = False
+        self._was_stopped = False
+        self._limit_secs = 0.0
+        self._limit: asyncio.Timeout | None = None
+        #: The task of the service in which it answers; what other tasks push is not of the answer.
+        self.task: asyncio.Task[object] | None = None
+        self.error: ErrorFrame | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it may leave any more."""
+        return self._is_over or (self._limit is not None and self._limit.expired())
+
+    async def outcome(self, limit_secs: float) -> Outcome:
+        """Wait until it is over.
+
+        Args:
+            limit_secs: How long it may be silent, as long as that can be told:
+                until its first sign of life, and while text is held.
+
+        Raises:
+            TimeoutError: It was silent for that long, and nothing has left.
+        """
+        self._limit_secs = limit_secs
+        try:
+            async with asyncio.timeout(self._patience()) as self._limit:
+                await self._done.wait()
+        finally:
+            self._is_over = True
+        if self._was_stopped:
+            return Outcome.STOPPED
+        if self.error is None:
+            return Outcome.ANSWERED
+        return Outcome.BROKEN if self._has_left else Outcome.FAILED
+
+    def note_life(self) -> None:
+        """Note a sign of life: the provider has sent something, whatever it is."""
+        if self.is_over:
+            return
+        self._is_alive = True
+        if self._limit is not None:
+            secs = self._patience()
+            now = asyncio.get_running_loop().time()
+            self._limit.reschedule(None if secs is None else now + secs)
+
+    async def take(self, frame: Frame, direction: FrameDirection) -> None:
+        """Take what the service pushes while it answers, and push it on, hold it or drop it."""
+        if self.is_over:
+            return
+        if isinstance(frame, ErrorFrame):
+            self.error = frame
+            if self._has_left:
+                await self._push(frame, direction)
+        elif isinstance(frame, LLMFullResponseStartFrame):
+            if not self._request.has_started:
+                self._request.has_started = True
+                await self._push(frame, direction)
+        elif isinstance(frame, LLMFullResponseEndFrame):
+            await self._end(frame, direction)
+        elif (
+            self._has_left or isinstance(frame, SystemFrame) or direction is FrameDirection.UPSTREAM
+        ):
+            if isinstance(frame, LLMTextFrame):
+                self._request.said += frame.text
+            await self._push(frame, direction)
+        else:
+            await self._hold(frame, direction)
+
+    async def release(self) -> None:
+        """Let leave what is held: from here on the answer is this service's."""
+        self._has_left = True
+        self.note_life()
+        held, self._held = self._held, []
+        for frame, direction in held:
+            if isinstance(frame, LLMTextFrame):
+                self._request.said += frame.text
+            await self._push(frame, direction)
+
+    def finish(self) -> None:
+        """Note that the service is done with it, whether it has said so or not."""
+        self._done.set()
+
+    def _patience(self) -> float | None:
+        # The arguments of a tool may stream for long without a frame, so once
+        # there was a sign of life only text that is held, and stalls, says that
+        # something is wrong.
+        if self._is_alive and (self._has_left or not self._held):
+            return None
+        return self._limit_secs
+
+    async def _hold(self, frame: Frame, direction: FrameDirection) -> None:
+        self._held.append((frame, direction))
+        self.note_life()
+        if isinstance(frame, LLMTextFrame) and await self._may_be_spoken(frame.text):
+            await self.release()
+
+    async def _may_be_spoken(self, text: str) -> bool:
+        try:
+            async for _ in self._aggregator.aggregate(text):
+                return True
+        except Exception as e:
+            # On 1.x before `sentencex` it needs data that may be missing.
+            _say_once(f"cannot tell where a sentence ends, so no text is held: {one_line(e, 200)}")
+            return True
+        return False
+
+    async def _end(self, frame: Frame, direction: FrameDirection) -> None:
+        # Services push it in a `finally`, also where they are being cancelled.
+        task = asyncio.current_task()
+        self._was_stopped = task is not None and task.cancelling() > 0
+        if self.error is None and not self._was_stopped:
+            await self.release()
+        if self.error is None or self._has_left or self._was_stopped:
+            self._request.has_ended = True
+            await self._push(frame, direction)
+        self._done.set()
+
+
+@lru_cache(maxsize=16)
+def _say_once(line: str) -> None:
+    logger.error(line)

@@ -1,0 +1,99 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""The surface of a switcher: requests, and what ends or interrupts them, come in here."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    Frame,
+    InterruptionFrame,
+    LLMContextFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
+)
+from pipecat.pipeline.service_switcher import ServiceSwitcher
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+
+from pipecat_circuit_breaker._pipeline.patch import replace
+
+#: Frames that the services have to hear which are not active, too: one may be running a tool, and
+#: one that answers before it is certain that the user has finished (1.12) waits for the end of
+#: the turn, which may be over when it is asked.
+_FOR_ALL = (InterruptionFrame, UserStartedSpeakingFrame, UserStoppedSpeakingFrame)
+
+#: Frames that are not only handed on.
+_OURS = (LLMContextFrame, *_FOR_ALL, EndFrame, CancelFrame)
+
+
+class Driver(Protocol):
+    """Who decides what becomes of a request."""
+
+    async def ask(self, frame: LLMContextFrame, direction: FrameDirection) -> None:
+        """Get a request answered."""
+        ...
+
+    async def end(self) -> None:
+        """Stop what runs beside the call."""
+        ...
+
+
+class Entrance:
+    """Stands where frames come into a switcher.
+
+    ``process_frame`` of the instance is replaced. Requests are driven in the
+    switcher's own task for frames, so what is queued behind one waits there,
+    in order, and an interruption cancels it as it cancels any other frame.
+
+    Args:
+        switcher: The switcher.
+        driver: Who decides.
+    """
+
+    def __init__(self, switcher: ServiceSwitcher[Any], driver: Driver) -> None:
+        """Stand there from now on."""
+        self.switcher = switcher
+        self._driver = driver
+        self._process = switcher.process_frame
+        self.leave = replace(switcher, "process_frame", self._process_frame)
+
+    async def hand_on(self, frame: Frame, direction: FrameDirection) -> None:
+        """Hand a frame to the active service, as the switcher does."""
+        await self._process(frame, direction)
+
+    async def activate(self, service: FrameProcessor) -> None:
+        """Make a service the active one."""
+        strategy = self.switcher.strategy
+        if strategy.active_service is service:
+            return
+        if not getattr(service, "is_usable", True):  # 1.8.0
+            await service.set_usable(True)
+        await strategy._set_active_if_available(service)
+
+    def _process_frame(self, frame: Frame, direction: FrameDirection) -> Coroutine[Any, Any, None]:
+        if not isinstance(frame, _OURS):
+            return self._process(frame, direction)
+        if isinstance(frame, LLMContextFrame):
+            return self._driver.ask(frame, direction)
+        if isinstance(frame, _FOR_ALL):
+            return self._hand_to_all(frame, direction)
+        return self._end(frame, direction)
+
+    async def _hand_to_all(self, frame: Frame, direction: FrameDirection) -> None:
+        await self._process(frame, direction)
+        for service in self.switcher.services:
+            if service is not self.switcher.strategy.active_service:
+                # The same frame: the switcher lets it out once.
+                await service.queue_frame(frame, direction)
+
+    async def _end(self, frame: Frame, direction: FrameDirection) -> None:
+        await self._driver.end()
+        await self._process(frame, direction)

@@ -1,0 +1,206 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""The surface of a service: what it pushes, reports and calls while it answers a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from pipecat.frames.frames import ControlFrame, ErrorFrame, Frame, LLMContextFrame, SystemFrame
+from pipecat.processors.aggregators.llm_context import LLMContext
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.services.llm_service import LLMService
+
+from pipecat_circuit_breaker._pipeline.patch import Undo, replace
+from pipecat_circuit_breaker.failover.llm_attempt import Attempt
+from pipecat_circuit_breaker.failover.roster import PROBE_TIMEOUT_SECS
+
+_DOWNSTREAM = FrameDirection.DOWNSTREAM
+
+
+@dataclass
+class _MarkFrame(ControlFrame):
+    """Goes through a service's queue before and behind a request, and no further."""
+
+
+@dataclass
+class _HaltFrame(SystemFrame):
+    """Stops what a service does, and goes no further."""
+
+
+_OURS = (_MarkFrame, _HaltFrame)
+
+
+class Shadow:
+    """A request whose answer nobody hears."""
+
+    def __init__(self) -> None:
+        """Start with nothing known."""
+        self.error: ErrorFrame | None = None
+        self.limit: asyncio.Timeout | None = None
+
+    def note_life(self) -> None:
+        """Note a sign of life."""
+        if self.limit is not None and not self.limit.expired():
+            now = asyncio.get_running_loop().time()
+            self.limit.reschedule(now + PROBE_TIMEOUT_SECS)
+
+
+_shadow: ContextVar[Shadow | None] = ContextVar("failover_shadow", default=None)
+
+
+class Member:
+    """One LLM service of a switcher.
+
+    It is replaced on the instance: ``push_frame``, ``push_error_frame``,
+    ``run_function_calls`` and ``stop_ttfb_metrics``.
+
+    Args:
+        service: The service.
+    """
+
+    def __init__(self, service: LLMService) -> None:
+        """Stand at the service from now on."""
+        self.service = service
+        self._attempt: Attempt | None = None
+        self._push = service.push_frame
+        self._push_error = service.push_error_frame
+        self._call = service.run_function_calls
+        self._stop_ttfb = service.stop_ttfb_metrics
+        self._undo: list[Undo] = [
+            replace(service, "push_frame", self._push_frame),
+            replace(service, "push_error_frame", self._push_error_frame),
+            replace(service, "run_function_calls", self._run_function_calls),
+            replace(service, "stop_ttfb_metrics", self._stop_ttfb_metrics),
+        ]
+
+    def __str__(self) -> str:
+        """The service's name."""
+        return str(self.service)
+
+    def leave(self) -> None:
+        """Leave the service as it was."""
+        while self._undo:
+            self._undo.pop()()
+
+    async def push(self, frame: Frame, direction: FrameDirection = _DOWNSTREAM) -> None:
+        """Push a frame out of the service, past all that is held."""
+        await self._push(frame, direction)
+
+    async def before(self, attempt: Attempt) -> None:
+        """Note that the frame which is queued next begins an attempt."""
+        self._attempt = attempt
+
+        async def begin(*_: object) -> None:
+            attempt.task = asyncio.current_task()
+
+        await self.service.queue_frame(_MarkFrame(), _DOWNSTREAM, begin)
+
+    async def behind(self, attempt: Attempt) -> None:
+        """Note that the frame which was queued last was the attempt's."""
+
+        async def finish(*_: object) -> None:
+            attempt.finish()
+
+        await self.service.queue_frame(_MarkFrame(), _DOWNSTREAM, finish)
+
+    def forget(self, attempt: Attempt) -> None:
+        """Note that an attempt has ended by itself."""
+        if self._attempt is attempt:
+            self._attempt = None
+
+    async def halt(self) -> None:
+        """Stop what the service is doing, and nothing else: tools that run go on."""
+
+        async def stop(*_: object) -> None:
+            # In the task that handles interruptions too: two at once would
+            # leave the service with two tasks for one queue.
+            await self.service._start_interruption()
+            await self.service.stop_all_metrics()
+
+        await self.service.queue_frame(_HaltFrame(), _DOWNSTREAM, stop)
+
+    async def ask_in_the_shadow(self, context: LLMContext, limit_secs: float) -> str | None:
+        """Ask for an answer that nobody hears.
+
+        It runs beside the service's queue, in a task of its own: a frame that
+        ends or interrupts the call does not wait for it.
+
+        Args:
+            context: What to ask.
+            limit_secs: How long it may take to send anything.
+
+        Returns:
+            Why it failed; None where it did not.
+        """
+        shadow = Shadow()
+        _shadow.set(shadow)
+        # A service may repair the context of a request that was refused.
+        copy = LLMContext([*context.get_messages()], context.tools, context.tool_choice)
+        try:
+            async with asyncio.timeout(limit_secs) as shadow.limit:
+                await self.service.process_frame(LLMContextFrame(copy), _DOWNSTREAM)
+        except TimeoutError:
+            return "the provider is silent"
+        except Exception as e:
+            return f"{type(e).__name__}: {e}"
+        return None if shadow.error is None else shadow.error.error
+
+    def _push_frame(
+        self, frame: Frame, direction: FrameDirection = _DOWNSTREAM
+    ) -> Coroutine[Any, Any, None]:
+        if isinstance(frame, _OURS) or _shadow.get() is not None:
+            return _nothing()
+        attempt = self._attempt
+        # Sound comes this way, so no call more than it takes.
+        if attempt is None or attempt.task is not asyncio.current_task():
+            return self._push(frame, direction)
+        return attempt.take(frame, direction)
+
+    def _push_error_frame(
+        self, error: ErrorFrame, *args: Any, **kwargs: Any
+    ) -> Coroutine[Any, Any, None]:
+        if (shadow := _shadow.get()) is None:
+            return self._push_error(error, *args, **kwargs)
+        # Nobody asked, so nobody hears: neither `on_error`, nor the log.
+        shadow.error = error
+        return _nothing()
+
+    async def _run_function_calls(
+        self, function_calls: Sequence[Any], *args: Any, **kwargs: Any
+    ) -> None:
+        if _shadow.get() is not None:
+            return
+        attempt = self._mine()
+        if attempt is not None:
+            if attempt.is_over:
+                return
+            await attempt.release()
+        await self._call(function_calls, *args, **kwargs)
+
+    def _stop_ttfb_metrics(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+        # Each service calls it when the first piece of an answer is there.
+        if (shadow := _shadow.get()) is not None:
+            shadow.note_life()
+        elif (attempt := self._mine()) is not None:
+            attempt.note_life()
+        return self._stop_ttfb(*args, **kwargs)
+
+    def _mine(self) -> Attempt | None:
+        """The attempt that the running task is answering."""
+        attempt = self._attempt
+        if attempt is None or attempt.task is not asyncio.current_task():
+            return None
+        return attempt
+
+
+async def _nothing() -> None:
+    """What happens to a frame that goes no further."""

@@ -1,0 +1,182 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Who is asked next: what is known of each service of a switcher, and nothing else.
+
+No pipecat, no asyncio, no I/O. Services are numbers, in the order in which
+they were given; the driver tells what became of each request.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from pipecat_circuit_breaker._core.circuit import Admission, Circuit, Reason, Settings
+
+#: A service that fails again so soon after it came back is kept away for longer each time.
+RELAPSE_SECS = 120.0
+
+#: How long a shadow request may take from end to end.
+PROBE_TIMEOUT_SECS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A shadow request that is due.
+
+    Parameters:
+        service: Whom to ask.
+        generation: What :meth:`Roster.settle` needs to know the outcome by.
+    """
+
+    service: int
+    generation: int
+
+
+class _Health:
+    """One service's circuit, and its relapses."""
+
+    def __init__(self, cooldown: Callable[[int], float], clock: Callable[[], float]) -> None:
+        self._cooldown = cooldown
+        self._openings = 0
+        self._closed_at = -RELAPSE_SECS
+        self.circuit = Circuit(
+            Settings(
+                max_errors=1,
+                window_secs=1.0,
+                probe_timeout_secs=PROBE_TIMEOUT_SECS,
+                quiet_secs=float("inf"),
+                cooldown=self._draw,
+                clock=clock,
+            )
+        )
+
+    def _draw(self, openings_in_a_row: int) -> float:
+        # The circuit forgets its openings when it closes. A provider that fails
+        # one request in five would then be switched every few seconds.
+        is_relapse = self.circuit.now - self._closed_at < RELAPSE_SECS
+        if openings_in_a_row == 1 and not is_relapse:
+            self._openings = 0
+        self._openings += 1
+        return self._cooldown(self._openings)
+
+    def close(self) -> None:
+        self._closed_at = self.circuit.now
+        self.circuit.close(Reason.RECOVERED)
+
+
+class Roster:
+    """Decides which service is asked, and when a failed one is tried again.
+
+    Args:
+        services: How many there are, at least one.
+        cooldown: Seconds that a service is left alone, given how many times it
+            has failed in a row or soon after coming back (1 for the first).
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, services: int, cooldown: Callable[[int], float], clock: Callable[[], float]
+    ) -> None:
+        """Start with every service in order."""
+        self._health = [_Health(cooldown, clock) for _ in range(services)]
+        self._preferred = 0
+        self._is_out = False
+
+    @property
+    def is_out(self) -> bool:
+        """Whether there is an outage: no service answered the last request."""
+        return self._is_out
+
+    def prefer(self, service: int) -> None:
+        """Note that the application has chosen a service: it is asked before the others."""
+        self._preferred = service
+
+    def works(self, service: int) -> bool:
+        """Whether a service is taken to work."""
+        return self._health[service].circuit.is_closed
+
+    def next(self, tried: Collection[int]) -> int | None:
+        """Whom to ask, after those who have failed at this request.
+
+        Returns:
+            A service that works, the preferred one first, then in order.
+            Where none does, the one whose probe is due first: silence is worse
+            than one request more. None where all have been tried.
+        """
+        left = [service for service in range(len(self._health)) if service not in tried]
+        return min(left, key=self._rank, default=None)
+
+    def probes(self, asked: int) -> tuple[Probe, ...]:
+        """Shadow requests that go beside a live one; each is handed out once per cooldown.
+
+        Args:
+            asked: Who is asked live. Where that one is not known to work, the
+                live requests are the probes.
+        """
+        if not self.works(asked):
+            return ()
+        due = []
+        for service, health in enumerate(self._health):
+            # The live one works, so it passes; the others are held until they are due.
+            admission, _ = health.circuit.ask(quiet_closes=False)
+            if admission is Admission.PROBE:
+                due.append(Probe(service, health.circuit.generation))
+        return tuple(due)
+
+    def fail(self, service: int) -> bool:
+        """Note a request that a service has failed.
+
+        Returns:
+            Whether that is news: it was taken to work before.
+        """
+        circuit = self._health[service].circuit
+        # A live request that fails answers the question of a shadow request as well.
+        circuit.settle(circuit.generation, success=False)
+        return bool(circuit.fail())
+
+    def succeed(self, service: int) -> bool:
+        """Note a request that a service has answered.
+
+        Returns:
+            Whether that is news: it was not taken to work before.
+        """
+        if self.works(service):
+            return False
+        self._health[service].close()
+        return True
+
+    def settle(self, probe: Probe, *, success: bool) -> bool:
+        """Note the outcome of a shadow request.
+
+        Returns:
+            Whether the service is back.
+        """
+        health = self._health[probe.service]
+        circuit = health.circuit
+        if circuit.generation != probe.generation or circuit.is_closed:
+            return False
+        if success:
+            health.close()
+            return True
+        circuit.settle(probe.generation, success=False)
+        return False
+
+    def begin_outage(self) -> bool:
+        """Note that no service has answered; True where that is news."""
+        began, self._is_out = not self._is_out, True
+        return began
+
+    def end_outage(self) -> bool:
+        """Note that a service works; True where that is news."""
+        ended, self._is_out = self._is_out, False
+        return ended
+
+    def _rank(self, service: int) -> tuple[float, bool, int]:
+        circuit = self._health[service].circuit
+        circuit.look()
+        # One that a shadow request is just asking comes after those that are due.
+        due = 0.0 if circuit.is_closed else 1.0 + (circuit.probe_in_secs or 0.0)
+        return due, service != self._preferred, service

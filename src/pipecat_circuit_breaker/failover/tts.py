@@ -1,0 +1,107 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Failover between TTS services: a text whose sound has not begun is spoken by the next.
+
+The active service stays the one that is active. It splits the text, keeps the
+order, and writes down what was spoken; another one only lends its voice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any
+
+from pipecat.frames.frames import CancelFrame, EndFrame, ErrorFrame, Frame
+from pipecat.pipeline.service_switcher import ServiceSwitcher
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.services.tts_service import TTSService
+
+from pipecat_circuit_breaker._pipeline.patch import replace
+from pipecat_circuit_breaker.failover.failover import Failover
+from pipecat_circuit_breaker.failover.tts_voice import Failed, Voice
+
+
+class TTSFailover(Failover):
+    """Failover between the TTS services of a switcher; for its events see :class:`Failover`."""
+
+    def __init__(
+        self, switcher: ServiceSwitcher[Any], services: Sequence[TTSService], **settings: Any
+    ) -> None:
+        """Take up failover; see :meth:`CircuitBreakerProcessor.failover`.
+
+        Args:
+            switcher: The switcher.
+            services: Its services.
+            **settings: Those of :class:`Failover`.
+        """
+        super().__init__(switcher, **settings)
+        self._voices = [Voice(service, self) for service in services]
+        self._process = switcher.process_frame
+        self._leave_switcher = replace(switcher, "process_frame", self._process_frame)
+
+    def leave(self) -> None:
+        """Leave the switcher and its services as they were, between two calls."""
+        self._leave_switcher()
+        for voice in self._voices:
+            voice.leave()
+
+    async def speak(
+        self, voice: Voice, text: str, context_id: str
+    ) -> AsyncGenerator[Frame | None, None]:
+        """Speak a text that a service was given, by whoever can.
+
+        Runs in the task in which the service speaks.
+
+        Args:
+            voice: The service.
+            text: The text.
+            context_id: What its frames are marked with.
+
+        Yields:
+            The frames of the service that speaks.
+        """
+        self._roster.prefer(self._voices.index(voice))
+        failed: dict[int, ErrorFrame] = {}
+        while (service := self._roster.next(failed)) is not None:
+            await self._stop_shadow(service)
+            if not failed:
+                self._start_shadows(service, lambda n: self._ask_in_the_shadow(n, text))
+            frames = self._voices[service].speak(
+                text, context_id, self._timeout_secs, self._silence(service)
+            )
+            try:
+                async for frame in frames:
+                    # There is sound: told now, since the caller may interrupt it.
+                    await self._tell_failures(failed, saved=True)
+                    yield frame
+            except Failed as failure:
+                failed[service] = failure.error
+                if failure.has_begun:
+                    break
+            else:
+                await self._tell_failures(failed, saved=True)
+                await self._note_answer(service)
+                return
+            finally:
+                await frames.aclose()
+        await self._tell_failures(failed, saved=False)
+        await voice.report([*failed.values()][-1])
+        await self._note_loss(text, nobody_answers=service is None)
+
+    async def _ask_in_the_shadow(self, service: int, text: str) -> str | None:
+        return await self._voices[service].ask_in_the_shadow(
+            text, self._timeout_secs, self._silence(service)
+        )
+
+    def _process_frame(self, frame: Frame, direction: FrameDirection) -> Coroutine[Any, Any, None]:
+        if isinstance(frame, EndFrame | CancelFrame):
+            return self._end(frame, direction)
+        return self._process(frame, direction)
+
+    async def _end(self, frame: Frame, direction: FrameDirection) -> None:
+        await self.end()
+        await self._process(frame, direction)

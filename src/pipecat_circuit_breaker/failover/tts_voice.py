@@ -1,0 +1,167 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""The surface of a TTS service that answers each text by itself: ``run_tts`` and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from pipecat.frames.frames import ErrorFrame, Frame, TTSAudioRawFrame
+from pipecat.services.tts_service import TTSService, WebsocketTTSService
+
+from pipecat_circuit_breaker._pipeline.patch import Undo, replace
+from pipecat_circuit_breaker.failover.roster import PROBE_TIMEOUT_SECS
+
+#: Errors that are reported while a text is being spoken.
+_errors: ContextVar[list[ErrorFrame] | None] = ContextVar("failover_tts_errors", default=None)
+
+
+class Speaker(Protocol):
+    """Who decides which service speaks a text."""
+
+    def speak(self, voice: Voice, text: str, context_id: str) -> AsyncIterator[Frame | None]:
+        """Speak a text that a service was given."""
+        ...
+
+
+class Failed(Exception):
+    """A text was not spoken to its end.
+
+    Parameters:
+        error: Why.
+        has_begun: Whether some of it was heard.
+    """
+
+    def __init__(self, error: ErrorFrame, *, has_begun: bool) -> None:
+        """Say why."""
+        super().__init__(error.error)
+        self.error = error
+        self.has_begun = has_begun
+
+
+class Voice:
+    """One TTS service of a switcher.
+
+    It is replaced on the instance: ``run_tts`` and ``push_error_frame``.
+
+    Args:
+        service: The service.
+        speaker: Who decides.
+    """
+
+    def __init__(self, service: TTSService, speaker: Speaker) -> None:
+        """Stand at the service from now on."""
+        self.service = service
+        self._speaker = speaker
+        self._run = service.run_tts
+        self._push_error = service.push_error_frame
+        self._undo: list[Undo] = [
+            replace(service, "run_tts", self._run_tts),
+            replace(service, "push_error_frame", self._push_error_frame),
+        ]
+
+    def leave(self) -> None:
+        """Leave the service as it was."""
+        while self._undo:
+            self._undo.pop()()
+
+    async def report(self, error: ErrorFrame) -> None:
+        """Report an error of whichever service as this one's, which is the one that speaks."""
+        mine = ErrorFrame(error.error, processor=self.service)
+        mine.exception = error.exception
+        await self._push_error(mine)
+
+    async def speak(
+        self, text: str, context_id: str, limit_secs: float, silence: ErrorFrame
+    ) -> AsyncGenerator[Frame | None, None]:
+        """Speak a text: nothing comes before its first sound.
+
+        Args:
+            text: The text.
+            context_id: What its frames are marked with.
+            limit_secs: How long it may take until there is sound.
+            silence: What is wrong where it takes longer.
+
+        Yields:
+            Frames, from the first sound on, and what came before it.
+
+        Raises:
+            Failed: It has reported an error, or was silent.
+        """
+        held: list[Frame | None] = []
+        has_begun = False
+        frames = self._run(text, context_id)
+        try:
+            while True:
+                errors: list[ErrorFrame] = []
+                token = _errors.set(errors)
+                try:
+                    # Within one step of the generator: a timeout must not span a `yield`.
+                    async with asyncio.timeout(None if has_begun else limit_secs):
+                        frame = await anext(frames)
+                except StopAsyncIteration:
+                    frame = None
+                    if not errors:
+                        break
+                except TimeoutError:
+                    errors.append(silence)
+                except Exception as e:
+                    error = ErrorFrame(f"{type(e).__name__}: {e}", processor=self.service)
+                    error.exception = e
+                    errors.append(error)
+                finally:
+                    _errors.reset(token)
+                if not errors and isinstance(frame, ErrorFrame):
+                    errors.append(frame)
+                if errors:
+                    raise Failed(errors[0], has_begun=has_begun)
+                held.append(frame)
+                has_begun = has_begun or isinstance(frame, TTSAudioRawFrame)
+                while has_begun and held:
+                    yield held.pop(0)
+        finally:
+            await frames.aclose()
+        for frame in held:
+            yield frame
+
+    async def ask_in_the_shadow(
+        self, text: str, limit_secs: float, silence: ErrorFrame
+    ) -> str | None:
+        """Have a text spoken that nobody hears; returns why it failed, None where it did not."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_SECS):
+                async for _ in self.speak(text, str(uuid.uuid4()), limit_secs, silence):
+                    pass
+        except (Failed, TimeoutError) as e:
+            return str(e) or silence.error
+        return None
+
+    def _run_tts(self, text: str, context_id: str) -> AsyncIterator[Frame | None]:
+        return self._speaker.speak(self, text, context_id)
+
+    async def _push_error_frame(self, error: ErrorFrame, *args: Any, **kwargs: Any) -> None:
+        if (errors := _errors.get()) is None:
+            await self._push_error(error, *args, **kwargs)
+        else:
+            errors.append(error)
+
+
+def speaks_by_itself(service: object) -> bool:
+    """Whether a service answers each text with its sound.
+
+    One that has a socket sends the text and returns; one that marks words says
+    by itself, later, what has been spoken.
+    """
+    return (
+        isinstance(service, TTSService)
+        and not isinstance(service, WebsocketTTSService)
+        and bool(getattr(service, "_push_text_frames", False))
+    )

@@ -1,0 +1,39 @@
+"""Time passes only where nobody has anything to do, and then at once."""
+
+import asyncio
+import selectors
+
+import pytest
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Where the loop would sleep until a timer is due, lets that time be over."""
+
+    def __init__(self):
+        super().__init__()
+        self.secs = 0.0
+
+    def select(self, timeout=None):
+        events = super().select(0 if timeout else timeout)
+        if timeout and not events:
+            self.secs += timeout
+        return events
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self):
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
+
+    def time(self):
+        return 1000.0 + self._jumping.secs
+
+
+class _Policy(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self):
+        return _Loop()
+
+
+@pytest.fixture
+def event_loop_policy():
+    return _Policy()

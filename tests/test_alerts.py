@@ -1,0 +1,268 @@
+"""The alert rules: what each fires at, with promtool and with a real Prometheus over real bots."""
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip(
+    "opentelemetry.exporter.prometheus", reason="opentelemetry-exporter-prometheus is not installed"
+)
+if shutil.which("prometheus") is None or shutil.which("promtool") is None:
+    pytest.skip("no `prometheus` and `promtool` on the PATH", allow_module_level=True)
+
+from pipecat.frames.frames import EndFrame
+
+from bot import Output, app_message, dead, running, settle
+from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker.demo.chains import CHAINS
+from pipecat_circuit_breaker.demo.run import run_chain, settled
+from pipecat_circuit_breaker.demo.tally import Tally
+from pipecat_circuit_breaker.instrumentation import instrument
+from pipecat_circuit_breaker.testing import Transport
+from test_prometheus import dashboard, exposed
+
+RULES = files("pipecat_circuit_breaker") / "instrumentation" / "alerts.yml"
+NAME = "pipecat_circuit_breaker"
+ORIGIN = f'{NAME}_origin="Output: ConnectionError"'
+
+#: Normal calls, of which none may fire anything.
+CALLS = 100
+
+
+def promtool(*arguments):
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test__rules__promtool__takes_them():
+    promtool("check", "rules", str(RULES))
+
+
+def test__rules__each_alert__is_on_the_page():
+    page = (Path(__file__).parents[1] / "docs" / "alerting.md").read_text()
+    names = re.findall(r"- alert: (\w+)", RULES.read_text())
+
+    assert len(names) == 5
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+#
+# Made-up series
+#
+
+
+def series(name, labels, values):
+    return {"series": f"{NAME}_{name}{{{labels}}}", "values": values}
+
+
+def firing(minute, alert, *labels):
+    return {
+        "eval_time": minute,
+        "alertname": alert,
+        "exp_alerts": [{"exp_labels": each} for each in labels],
+    }
+
+
+def at(severity, origin=None):
+    labels = {"severity": severity}
+    return {**labels, f"{NAME}_origin": origin} if origin else labels
+
+
+OF_OUTPUT = "Output: ConnectionError"
+
+CASES = {
+    "nothing happens": (
+        [
+            series("incidents_total", ORIGIN, "0x60"),
+            series("circuits", f'{ORIGIN},{NAME}_circuit_state="open"', "0x60"),
+            series("unsent_messages_total", ORIGIN, "0+3x60"),
+        ],
+        [
+            firing(f"{minute}m", alert)
+            for minute in (1, 20, 59)
+            for alert in (
+                "PipecatOutage",
+                "PipecatOutageLasts",
+                "PipecatManyOutages",
+                "PipecatMessagesLost",
+                "PipecatSendsToNobody",
+            )
+        ],
+    ),
+    "an outage that brings its series about": (
+        [series("incidents_total", ORIGIN, "_x4 1x60")],
+        [
+            firing("3m", "PipecatOutage"),
+            firing("6m", "PipecatOutage", at("ticket", OF_OUTPUT)),
+            firing("13m", "PipecatOutage", at("ticket", OF_OUTPUT)),
+            firing("17m", "PipecatOutage"),
+        ],
+    ),
+    "one more outage": (
+        [series("incidents_total", ORIGIN, "4x29 5x60")],
+        [
+            firing("29m", "PipecatOutage"),
+            firing("31m", "PipecatOutage", at("ticket", OF_OUTPUT)),
+            firing("41m", "PipecatOutage"),
+        ],
+    ),
+    "it lasts": (
+        [
+            series("circuits", f'{ORIGIN},{NAME}_circuit_state="open"', "0x4 1x20 0x20"),
+            series("circuits", f'{ORIGIN},{NAME}_circuit_state="closed"', "1x60"),
+        ],
+        [
+            firing("9m", "PipecatOutageLasts"),
+            firing("11m", "PipecatOutageLasts", at("page")),
+            firing("26m", "PipecatOutageLasts"),
+        ],
+    ),
+    "many at once": (
+        [series("incidents_total", f'{ORIGIN},instance="{n}"', "0x9 1x60") for n in range(10)],
+        [
+            firing("9m", "PipecatManyOutages"),
+            firing("12m", "PipecatManyOutages", at("page")),
+            firing("30m", "PipecatManyOutages"),
+        ],
+    ),
+    "messages are lost": (
+        [
+            series("held_frames_total", f'{ORIGIN},{NAME}_frame_kind="message"', "0x9 120x60"),
+            series("held_frames_total", f'{ORIGIN},{NAME}_frame_kind="error"', "0x9 9000x60"),
+        ],
+        [
+            firing("9m", "PipecatMessagesLost"),
+            firing("12m", "PipecatMessagesLost", at("ticket", OF_OUTPUT)),
+        ],
+    ),
+    "a bot goes on sending to nobody": (
+        [series("unsent_messages_total", ORIGIN, "0+240x60")],
+        [
+            firing("8m", "PipecatSendsToNobody"),
+            firing("25m", "PipecatSendsToNobody", at("ticket", OF_OUTPUT)),
+        ],
+    ),
+}
+
+
+def without_annotations():
+    """The rules without what is for people, which promtool would compare word by word."""
+    return re.sub(
+        r"\n {8}annotations:\n(?: {10}.*\n(?: {12}.*\n)*)+", "\n", f"{RULES.read_text()}\n"
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test__rules__made_up_series__fire_what_they_should(case, tmp_path):
+    given, expected = CASES[case]
+    (tmp_path / "alerts.yml").write_text(without_annotations())
+    test = {
+        "rule_files": ["alerts.yml"],
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": given, "alert_rule_test": expected}],
+    }
+    # JSON is YAML.
+    (tmp_path / "test.yml").write_text(json.dumps(test))
+
+    promtool("test", "rules", str(tmp_path / "test.yml"))
+
+
+#
+# Real bots, and a real Prometheus. Minutes are seconds here: the rules are the same otherwise.
+#
+
+
+def hurried(folder):
+    rules = Path(folder, "alerts.yml")
+    rules.write_text(re.sub(r"\b(\d+)m\b", r"\1s", RULES.read_text()))
+    return rules
+
+
+class Watched:
+    """A Prometheus that scrapes this process, and the alerts that have fired so far."""
+
+    def __init__(self, prometheus, provider):
+        self.prometheus = prometheus
+        self.provider = provider
+
+    async def alerts(self):
+        """How often each alert fires now, once it has scraped what there is."""
+        await asyncio.to_thread(self.prometheus.wait_for_scrape_after, time.time())
+        # Rules are evaluated once a second too, after the scrape or before.
+        await asyncio.to_thread(self.prometheus.wait_for_scrape_after, time.time() + 1)
+        found = await asyncio.to_thread(self.prometheus.query, 'ALERTS{alertstate="firing"}')
+        names = [alert["metric"]["alertname"] for alert in found]
+        return {name: names.count(name) for name in names}
+
+    def breaker(self, **params):
+        breaker = CircuitBreakerProcessor(params=CircuitBreakerParams(**params))
+        instrument(breaker, meter_provider=self.provider)
+        return breaker
+
+
+@pytest.fixture
+def watched(tmp_path):
+    rules = hurried(tmp_path)
+    with (
+        exposed() as (provider, port),
+        dashboard.Prometheus.scraping(port, rules=rules) as prometheus,
+    ):
+        yield Watched(prometheus, provider)
+
+
+async def test__hundred_normal_calls__nothing_fires__one_outage_among_them__one_alert(
+    watched, clock
+):
+    async def call(n):
+        breaker, transport = watched.breaker(clock=clock), Transport()
+        breaker.watch(transport)
+        output = transport.output()
+        async with running(breaker, transport.input(), output) as worker:
+            await transport.connect()
+            await worker.queue_frames([app_message(n) for n in range(5)])
+            await settle(60)
+            if n % 2:
+                # The client hangs up, in the middle of what is sent.
+                output.fail(ConnectionError("gone"))
+                await transport.disconnect()
+            await worker.queue_frames([app_message(n) for n in range(5)])
+            await settle(60)
+            await worker.queue_frame(EndFrame())
+            await settle(60)
+
+    for n in range(CALLS // 2):
+        await call(n)
+    assert await watched.alerts() == {}
+
+    breaker, output = watched.breaker(clock=clock), Output(dead)
+    async with running(breaker, output) as worker:
+        for n in range(10):
+            await worker.queue_frame(app_message(n))
+            await settle(30)
+        assert len(breaker.incidents) == 1
+    for n in range(CALLS // 2):
+        await call(n)
+
+    assert await watched.alerts() == {"PipecatOutage": 1}
+
+
+async def test__each_storm_of_the_demo__one_alert(watched, clock):
+    begun = 0
+    for name, chain in CHAINS.items():
+        breaker = watched.breaker(clock=clock)
+        outcome = await run_chain(chain, breaker=breaker, until=settled(), tally=Tally(limit=300))
+        assert len(outcome.incidents) >= 1, name
+        begun += len(outcome.incidents)
+
+    names = await watched.alerts()
+    counted = await asyncio.to_thread(watched.prometheus.query, f"sum({NAME}_incidents_total)")
+    assert int(counted[0]["value"][1]) == begun
+    assert names["PipecatOutage"] >= 1
+    assert names["PipecatManyOutages"] == 1
