@@ -4,7 +4,6 @@ import asyncio
 import json
 import math
 import os
-import shutil
 import struct
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -41,6 +40,16 @@ from pipecat.transports.websocket.fastapi import (
 )
 
 from bot import ended, running, settle
+from browser.tabs import (
+    CHROMIUM,
+    PAGE,
+    close_tab,
+    crash,
+    hears,
+    launch,
+    leave_page,
+    new_context,
+)
 from pipecat_circuit_breaker import (
     CircuitBreakerParams,
     CircuitBreakerProcessor,
@@ -48,31 +57,13 @@ from pipecat_circuit_breaker import (
     Trigger,
 )
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
-)
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-PAGE = Path(__file__).parent / "browser" / "page.html"
-
 #: Where the picture for the docs goes; it is not taken unless this is set.
 PICTURES = os.environ.get("PICTURES")
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-    # Nobody here answers for the names that would stand for its addresses.
-    "--disable-features=WebRtcHideLocalIpsWithMdns",
-]
 
 MAX_ERRORS = CircuitBreakerParams().max_errors
 STORM = 300
@@ -258,17 +249,14 @@ def _told(call, incident):
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chromium():
     async with playwright.async_playwright() as driver:
-        chromium = await driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        chromium = await launch(driver)
         yield chromium
         await chromium.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def browser(chromium):
-    context = await chromium.new_context(
-        viewport={"width": 1000, "height": 300}, device_scale_factor=1.5
-    )
-    context.set_default_timeout(20_000)
+    context = await new_context(chromium)
     yield context
     await context.close()
 
@@ -300,30 +288,11 @@ async def talk(browser, url, connect="connect()"):
     return page
 
 
-async def hears(page):
-    await page.wait_for_function("heard().then((sound) => sound > 0)")
-
-
 async def all_arrive(call, page):
     """Send messages, and see each of them in the page, once and in order."""
     await call.send(AFTERWARDS)
     await page.wait_for_function(f"numbers.length >= {AFTERWARDS}")
     assert await page.evaluate("numbers") == [*range(AFTERWARDS)]
-
-
-async def close_tab(page):
-    """No goodbye over WebRTC: Chromium just ends the tab's process."""
-    await page.close()
-
-
-async def leave_page(page):
-    """A goodbye: Chromium closes the page's connection, as the page itself can."""
-    await page.goto("about:blank")
-
-
-async def crash(page):
-    with pytest.raises(playwright.Error):
-        await page.goto("chrome://crash")
 
 
 def connect_again(call):
