@@ -6,6 +6,7 @@ lines at WARNING. What Prometheus makes of the same calls is in `test_alerts.py`
 """
 
 import asyncio
+import os
 from functools import partial
 
 import pytest
@@ -23,6 +24,11 @@ from calls.lines import (
     make_call,
 )
 from pipecat_circuit_breaker import CircuitBreakerParams
+
+pytestmark = pytest.mark.skipif(
+    "NORMAL_CALLS" not in os.environ,
+    reason="run by hand with NORMAL_CALLS=1: it takes a minute, and minutes on a busy machine",
+)
 
 #: Of each line and way; with those of the browser a hundred.
 CALLS_EACH = 4

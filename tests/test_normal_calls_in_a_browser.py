@@ -3,6 +3,8 @@
 Those of the hundred calls of `test_normal_calls.py` that take a browser.
 """
 
+import os
+
 import pytest
 
 pytest.importorskip("aiortc", reason="needs pipecat-ai[webrtc]")
@@ -17,7 +19,10 @@ from calls.call import Alarms, Call
 from calls.lines import bot_hangs_up, client_comes_back, client_hangs_up, client_vanishes
 from calls.webrtc import BrowserLine
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH"),
+    pytest.mark.skipif("NORMAL_CALLS" not in os.environ, reason="by hand, with NORMAL_CALLS=1"),
+]
 
 WAYS = [client_hangs_up, client_vanishes, bot_hangs_up, client_comes_back]
 
