@@ -32,6 +32,9 @@ RULES = files("pipecat_circuit_breaker") / "instrumentation" / "alerts.yml"
 NAME = "pipecat_circuit_breaker"
 ORIGIN = f'{NAME}_origin="Output: ConnectionError"'
 
+OF_SERVICE = f'{NAME}_origin="LLM: service down"'
+OF_SWITCHER = f'{NAME}_origin="LLMSwitcher: nobody answers"'
+
 #: Normal calls, of which none may fire anything.
 CALLS = 100
 
@@ -49,7 +52,7 @@ def test__rules__each_alert__is_on_the_page():
     page = (Path(__file__).parents[1] / "docs" / "alerting.md").read_text()
     names = re.findall(r"- alert: (\w+)", RULES.read_text())
 
-    assert len(names) == 5
+    assert len(names) == 7
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
@@ -93,6 +96,8 @@ CASES = {
                 "PipecatManyOutages",
                 "PipecatMessagesLost",
                 "PipecatSendsToNobody",
+                "PipecatNobodyAnswers",
+                "PipecatServiceDown",
             )
         ],
     ),
@@ -123,6 +128,39 @@ CASES = {
             firing("11m", "PipecatOutageLasts", at("page")),
             firing("26m", "PipecatOutageLasts"),
         ],
+    ),
+    "a service fails, another answers": (
+        [
+            series("incidents_total", OF_SERVICE, "0x4 1x60"),
+            series("circuits", f'{OF_SERVICE},{NAME}_circuit_state="open"', "0x4 1x60"),
+        ],
+        [
+            firing("6m", "PipecatServiceDown", at("ticket", "LLM: service down")),
+            firing("30m", "PipecatServiceDown"),
+            *(
+                firing(f"{minute}m", alert)
+                for minute in (6, 30)
+                for alert in ("PipecatOutage", "PipecatOutageLasts", "PipecatNobodyAnswers")
+            ),
+        ],
+    ),
+    "no service answers": (
+        [
+            series("incidents_total", OF_SERVICE, "0x4 1x60"),
+            series("incidents_total", OF_SWITCHER, "0x4 1x60"),
+            series("circuits", f'{OF_SERVICE},{NAME}_circuit_state="open"', "0x4 1x60"),
+            series("circuits", f'{OF_SWITCHER},{NAME}_circuit_state="open"', "0x4 1x4 0x60"),
+        ],
+        [
+            firing("6m", "PipecatOutage", at("ticket", "LLMSwitcher: nobody answers")),
+            firing("7m", "PipecatNobodyAnswers", at("page", "LLMSwitcher: nobody answers")),
+            firing("20m", "PipecatNobodyAnswers"),
+            firing("20m", "PipecatOutageLasts"),
+        ],
+    ),
+    "many services fail": (
+        [series("incidents_total", f'{OF_SERVICE},instance="{n}"', "0x9 1x60") for n in range(10)],
+        [firing("12m", "PipecatManyOutages")],
     ),
     "many at once": (
         [series("incidents_total", f'{ORIGIN},instance="{n}"', "0x9 1x60") for n in range(10)],

@@ -10,7 +10,8 @@ from collections import Counter
 from typing import Literal, TypedDict
 
 from pipecat_circuit_breaker._core.circuit import CircuitState
-from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN
+from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, SERVICE_DOWN
+from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._pipeline.guard import Guard
 from pipecat_circuit_breaker.incident import CircuitSnapshot
 
@@ -56,23 +57,44 @@ class ChannelHealth(TypedDict):
     probe_in_secs: float | None
 
 
+class FailoverHealth(TypedDict):
+    """The services of one switcher that has a failover.
+
+    Parameters:
+        status: ``ok``; ``degraded`` where a service fails; ``out`` where none has
+            answered the latest request.
+        answers: Name of the service that has answered last; None before.
+        failing: Names of the services that fail.
+        probe_in_secs: Seconds until the next of them may be asked again to see
+            whether it works; None where none fails, or one is being asked.
+    """
+
+    status: Literal["ok", "degraded", "out"]
+    answers: str | None
+    failing: list[str]
+    probe_in_secs: float | None
+
+
 class Health(TypedDict):
     """How a pipeline is.
 
     Parameters:
-        status: ``ok``; ``degraded`` where a circuit is not closed; ``idle``
-            before the pipeline is set up; ``over`` after its end.
+        status: ``ok``; ``degraded`` where a circuit is not closed; ``out`` where no
+            service of a switcher answers that has a failover; ``idle`` before
+            the pipeline is set up; ``over`` after its end.
         mode: The breaker's mode; None before the pipeline is set up.
         pipeline: Name of its worker; None likewise.
         processors: By name, each of which errors have been counted.
         channels: By name, each output transport.
+        failovers: By name, each switcher that has a failover.
     """
 
-    status: Literal["ok", "degraded", "idle", "over"]
+    status: Literal["ok", "degraded", "out", "idle", "over"]
     mode: str | None
     pipeline: str | None
     processors: dict[str, ProcessorHealth]
     channels: dict[str, ChannelHealth]
+    failovers: dict[str, FailoverHealth]
 
 
 def health_of(guard: Guard | None) -> Health:
@@ -82,7 +104,9 @@ def health_of(guard: Guard | None) -> Health:
         guard: Who guards it; None before it is set up.
     """
     if guard is None:
-        return Health(status="idle", mode=None, pipeline=None, processors={}, channels={})
+        return Health(
+            status="idle", mode=None, pipeline=None, processors={}, channels={}, failovers={}
+        )
     # A channel and the errors of its deliveries are one incident: what was held back counts once.
     held: Counter[tuple[str, str]] = Counter()
     for incident in guard.open_incidents:
@@ -91,11 +115,16 @@ def health_of(guard: Guard | None) -> Health:
     errors: dict[str, list[CircuitSnapshot]] = {}
     channels: dict[str, list[CircuitSnapshot]] = {}
     for circuit in guard.circuits:
+        if circuit.origin.kind == SERVICE_DOWN:
+            continue  # a service that others stand in for
         kind = channels if circuit.origin.kind == CHANNEL_DOWN else errors
         kind.setdefault(circuit.origin.processor, []).append(circuit)
     is_closed = all(circuit.state is CircuitState.CLOSED for circuit in guard.circuits)
+    status: Literal["ok", "degraded", "out", "over"] = "ok" if is_closed else "degraded"
+    if any(services.is_out for services in guard.failovers):
+        status = "out"
     return Health(
-        status="over" if guard.has_left else "ok" if is_closed else "degraded",
+        status="over" if guard.has_left else status,
         mode=guard.mode.value,
         pipeline=guard.worker.name,
         processors={
@@ -122,6 +151,19 @@ def health_of(guard: Guard | None) -> Health:
             )
             for name, facts, unsent in guard.channels
         },
+        failovers={services.switcher: _of_failover(services) for services in guard.failovers},
+    )
+
+
+def _of_failover(services: Services) -> FailoverHealth:
+    failing = [guarded for guarded in services.circuits if not guarded.circuit.is_closed]
+    waits = [guarded.circuit.probe_in_secs for guarded in failing]
+    known = [wait for wait in waits if wait is not None]
+    return FailoverHealth(
+        status="out" if services.is_out else "degraded" if failing else "ok",
+        answers=services.answers,
+        failing=[guarded.origin.processor for guarded in failing],
+        probe_in_secs=round(min(known), 3) if known else None,
     )
 
 

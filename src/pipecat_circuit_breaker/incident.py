@@ -25,6 +25,7 @@ class Trigger(StrEnum):
         RECURSION: ``max_errors`` failures that caused each other, however slowly.
         CHANNEL_DOWN: ``max_errors`` deliveries in a row failed.
         LOG_ECHO: Sending messages writes log lines that are sent as messages.
+        FAILOVER: A service of a switcher that has a failover has failed a request.
         MANUAL: Somebody opened it by hand.
     """
 
@@ -33,6 +34,7 @@ class Trigger(StrEnum):
     RECURSION = "recursion"
     CHANNEL_DOWN = "channel_down"
     LOG_ECHO = "log_echo"
+    FAILOVER = "failover"
     MANUAL = "manual"
 
 
@@ -40,7 +42,7 @@ class Ending(StrEnum):
     """How an incident ended.
 
     Parameters:
-        RECOVERED: A probe arrived.
+        RECOVERED: A probe arrived, or a service that had failed has answered.
         QUIET: What had failed was used again, and no error came of it.
         BY_HAND: Somebody closed or reset the circuit.
         FORGOTTEN: ``max_circuits`` were reached, and it had to make room for another.
@@ -230,6 +232,9 @@ class Totals(BaseModel):
             because the mode was to observe.
         observed_messages: How many of these messages were.
         unsent_messages: Messages that were not sent because nobody was connected.
+        saved_requests: Requests that another service has answered in place of one that fails.
+        lost_requests: Requests that nobody has answered, or not the whole of it, while a
+            service fails that has a failover.
         probes_passed: Probes that arrived.
         probes_failed: Probes that failed.
         probes_timed_out: Probes that never reported.
@@ -247,9 +252,49 @@ class Totals(BaseModel):
     observed_errors: int = 0
     observed_messages: int = 0
     unsent_messages: int = 0
+    saved_requests: int = 0
+    lost_requests: int = 0
     probes_passed: int = 0
     probes_failed: int = 0
     probes_timed_out: int = 0
+
+
+class FailedOver(BaseModel):
+    """What became of the requests while services of a switcher failed; of their content nothing.
+
+    Parameters:
+        switcher: Name of the switcher.
+        failed: Names of the services that failed at the request with which it began.
+        took_over: Name of the service that was the last to answer in their place;
+            None where none has.
+        saved: Requests that were answered in their place.
+        lost: Requests that nobody has answered, or not the whole of it.
+        nobody_answers: Whether no service has answered the latest request.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    switcher: str
+    failed: tuple[str, ...]
+    took_over: str | None = None
+    saved: int = 0
+    lost: int = 0
+    nobody_answers: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """Who took over, and what became of the requests, in one clause."""
+        counts = [_counted(self.saved, "request") + " answered"] if self.saved else []
+        if self.lost:
+            counts.append(
+                f"{self.lost:,} lost" if counts else f"{_counted(self.lost, 'request')} lost"
+            )
+        who = f"{self.took_over} took over"
+        if self.nobody_answers:
+            who = f"no service of {self.switcher} answers"
+        elif self.took_over is None:
+            who = "nobody took over"
+        return f"{who}: {', '.join(counts)}" if counts else who
 
 
 class Incident(BaseModel):
@@ -291,6 +336,8 @@ class Incident(BaseModel):
         gave_up: Whether ``give_up`` has said since it opened to give up.
         advice: What to do.
         call: Whose it is.
+        failover: What became of the requests, where services failed that have a
+            failover; None for any other incident.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -320,6 +367,7 @@ class Incident(BaseModel):
     gave_up: bool
     advice: Advice
     call: Call | None = None
+    failover: FailedOver | None = None
 
     @property
     def secs(self) -> float:
@@ -329,10 +377,21 @@ class Incident(BaseModel):
     @property
     def noticed(self) -> str:
         """What the user noticed of it, in one sentence."""
+        if self.failover is not None:
+            lost = self.failover.lost
+            return (
+                f"{_counted(lost, 'request')} got no answer, or not the whole of it."
+                if lost
+                else "Nothing but a pause: each request was answered."
+            )
         if not self.held_messages:
             return "Nothing was held back from the client. Sound was not touched."
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.held_kinds.items())
         return f"{held_in_words(self.held_messages, self.observed_messages, 'message')} ({kinds}). Sound was not touched."
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def held_in_words(held: int, observed: int, what: str) -> str:

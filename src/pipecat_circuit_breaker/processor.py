@@ -27,7 +27,7 @@ from tenacity.wait import wait_base
 
 from pipecat_circuit_breaker._core.breaker import Breaker
 from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.journal import Change, News
+from pipecat_circuit_breaker._core.news import Change, News
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker._pipeline.call import Tags
 from pipecat_circuit_breaker._pipeline.clients import Clients
@@ -146,6 +146,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         self._tags = tags
         self._guard: Guard | None = None
         self._watched: list[Clients] = []
+        self._failovers: list[Failover] = []
         # A subclass that handles frames itself has to see all of them.
         self._hands_on = type(self).process_frame is CircuitBreakerProcessor.process_frame
         self._incidents: dict[str, Incident] = {}
@@ -268,7 +269,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         # Only here: who does not ask for it does not pay for it.
         from pipecat_circuit_breaker.failover import failover_of
 
-        return failover_of(
+        failover = failover_of(
             switcher,
             clock=self._params.clock,
             attempt_timeout_secs=attempt_timeout_secs,
@@ -276,6 +277,10 @@ class CircuitBreakerProcessor(FrameProcessor):
             text_aggregator=text_aggregator,
             announcement=announcement,
         )
+        self._failovers.append(failover)
+        if self._guard is not None:
+            failover.join(self._guard)
+        return failover
 
     async def open_circuits(self, origin: Origin | None = None) -> None:
         """Open by hand: nothing but :meth:`close_circuits` or a reset closes again.
@@ -339,6 +344,8 @@ class CircuitBreakerProcessor(FrameProcessor):
             self._tell_loop,
         )
         worker.add_event_handler("on_pipeline_finished", self._on_pipeline_finished)
+        for failover in self._failovers:
+            failover.join(self._guard)
         for clients in self._watched:
             await self._note_clients(clients)
 

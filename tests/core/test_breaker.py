@@ -27,7 +27,7 @@ from core_parts import (
 from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import EVERYONE, Breaker
 from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.journal import Change
+from pipecat_circuit_breaker._core.news import Change
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
 from pipecat_circuit_breaker.incident import AdviceKind, Call, Ending, ProbeOutcome, Trigger
 

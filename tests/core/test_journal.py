@@ -18,7 +18,8 @@ from core_parts import (
 
 from pipecat_circuit_breaker._core.circuit import Reason
 from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.journal import Change, News, Opening, log_fields, log_line
+from pipecat_circuit_breaker._core.journal import Opening
+from pipecat_circuit_breaker._core.news import Change, News, log_fields, log_line
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.incident import (
     AdviceKind,
@@ -237,6 +238,8 @@ def test__changes__names__are_words_for_people():
         "reopened",
         "probed",
         "closed",
+        "nobody_answers",
+        "eased",
         "gave_up",
     ]
 

@@ -5,7 +5,7 @@ from core_parts import CHANNEL_COOLDOWN, CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT,
 
 from pipecat_circuit_breaker._core.circuit import Reason
 from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.journal import Change
+from pipecat_circuit_breaker._core.news import Change
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.incident import AdviceKind, Ending, ProbeOutcome, Trigger
 

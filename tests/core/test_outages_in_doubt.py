@@ -4,7 +4,7 @@ import pytest
 from core_parts import CHANNEL_COOLDOWN, CLOSED, MAX_ERRORS, OPEN, OUT, RTVI, TTS, Bench
 
 from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.journal import Change
+from pipecat_circuit_breaker._core.news import Change
 from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
 from pipecat_circuit_breaker.incident import Ending, ProbeOutcome, Trigger
 

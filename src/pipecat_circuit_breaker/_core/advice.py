@@ -284,6 +284,7 @@ def _processor(evidence: Evidence) -> Advice:
             text=f"{cause.processor} fails ({_quote(cause.text)}), and {processor} makes errors of "
             f"its own of that{failure}. Look at {cause.processor}.",
         )
+    fails = "failed" if evidence.trigger is Trigger.FAILOVER else "fails again and again"
     where = "Look at what it is given, and at what it calls."
     if last is not None and last.category in _LOOK:
         where = _LOOK[last.category]
@@ -292,7 +293,7 @@ def _processor(evidence: Evidence) -> Advice:
     return Advice(
         kind=AdviceKind.PROCESSOR_FAILS,
         processor=processor,
-        text=f"{processor} fails again and again{failure}. {where}",
+        text=f"{processor} {fails}{failure}. {where}",
     )
 
 

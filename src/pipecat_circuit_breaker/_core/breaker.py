@@ -7,7 +7,7 @@
 """Joins causes and circuits, and answers the questions: may this pass, and what came of it?"""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,19 +20,23 @@ from pipecat_circuit_breaker._core.circuit import (
     CircuitState,
     Reason,
     Settings,
+    Transition,
     Transitions,
 )
 from pipecat_circuit_breaker._core.circuits import Circuits, Guarded, Mode
 from pipecat_circuit_breaker._core.echo import Echoes
-from pipecat_circuit_breaker._core.journal import Journal, News, Opening
+from pipecat_circuit_breaker._core.journal import Journal, Opening
+from pipecat_circuit_breaker._core.news import News
 from pipecat_circuit_breaker._core.origin import (
     ANY_KIND,
     CHANNEL_DOWN,
     LOG_ECHO,
     NOBODY_CONNECTED,
+    SERVICE_DOWN,
     Origin,
     Processor,
 )
+from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._core.window import Window
 from pipecat_circuit_breaker.incident import Call, CircuitSnapshot, Incident, Totals, Trigger
 
@@ -222,6 +226,9 @@ class Breaker:
         )
         self._circuits = Circuits(max_circuits)
         self._channels = Circuits(MANY * max_circuits)
+        # Of services that have a failover, which drives them: as many as there are services.
+        self._services = Circuits(max_circuits)
+        self.failovers: list[Services] = []
         self._journal = Journal(
             max_names=max_circuits,
             clock=clock,
@@ -273,7 +280,7 @@ class Breaker:
             (guarded.origin.shared_name, guarded.circuit.state)
             for guarded in self._all()
             if not guarded.circuit.is_closed
-        )
+        ) + tuple((group.name, CircuitState.OPEN) for group in self.failovers if group.is_out)
 
     @property
     def has_news(self) -> bool:
@@ -310,7 +317,7 @@ class Breaker:
 
     def look(self) -> None:
         """Do what time alone has decided."""
-        if self.any_open:
+        if self.any_open or self._services.any_open:
             for guarded in self._all():
                 self._apply(guarded, guarded.circuit.look())
 
@@ -814,13 +821,51 @@ class Breaker:
         self._echoes.note(line, delivery.link, delivery.message, now=self._clock())
 
     #
+    # Services that stand in for each other
+    #
+
+    def services(
+        self, switcher: Processor, services: Iterable[tuple[Processor, Circuit]]
+    ) -> Services:
+        """Take part in what becomes of requests to the services of a switcher.
+
+        Args:
+            switcher: The switcher.
+            services: Each service, and the circuit by which it is asked or not.
+        """
+        group = Services(self, self._journal, switcher, services)
+        for guarded in group.circuits:
+            self._services.add(guarded)
+        self.failovers.append(group)
+        return group
+
+    def moved(self, guarded: Guarded, transition: Transition, opening: Opening) -> None:
+        """Write down what the circuit of a service has done, on account of a request.
+
+        Args:
+            guarded: The circuit.
+            transition: What it has done.
+            opening: Why, where it was closed before.
+        """
+        if transition.after is CircuitState.CLOSED:
+            # The errors of requests are over as well.
+            for other in self._journal.of_same_outage(guarded):
+                if other.origin in guarded.failed_with:
+                    self._apply(other, other.circuit.close(Reason.RECOVERED))
+            guarded.forget()
+        self._services.moved(guarded)
+        self._journal.changed(guarded, transition, opening)
+
+    #
     # Control
     #
 
     def open(self, origin: Origin | None) -> None:
         """Open one circuit, or all, until they are closed by hand."""
         for guarded in [self._obtain(origin)] if origin else [*self._all()]:
-            self._apply(guarded, guarded.circuit.isolate(), Trigger.MANUAL)
+            # Whom a failover asks is not for a circuit of errors to say.
+            if not guarded.is_service:
+                self._apply(guarded, guarded.circuit.isolate(), Trigger.MANUAL)
 
     def close(self, origin: Origin | None) -> None:
         """Close one circuit and those that are open for the same outage, or all, at once."""
@@ -832,7 +877,9 @@ class Breaker:
         """Close likewise, and forget everything about it."""
         for guarded in self._known(origin):
             for other in self._journal.of_same_outage(guarded):
-                if self._registry_of(other.origin).get(other.origin) is other:
+                if other.is_service:
+                    self._apply(other, other.circuit.close())
+                elif self._registry_of(other.origin).get(other.origin) is other:
                     self._remove(other, Reason.BY_HAND)
 
     def set_mode(self, mode: Mode, origin: Origin | None) -> None:
@@ -850,7 +897,7 @@ class Breaker:
     def _known(self, origin: Origin | None) -> list[Guarded]:
         if origin is None:
             return [*self._all()]
-        guarded = self._registry_of(origin).get(origin)
+        guarded = self._registry_of(origin).get(origin) or self._journal.begun_with(origin)
         if guarded is None:
             raise ValueError(f"expected the origin of one of `circuits`, got {origin}")
         return [guarded]
@@ -884,11 +931,14 @@ class Breaker:
 
     def _registry_of(self, origin: Origin) -> Circuits:
         # Apart, so that participants without end push out no circuit of errors.
+        if origin.kind == SERVICE_DOWN:
+            return self._services
         return self._channels if origin.kind == CHANNEL_DOWN else self._circuits
 
     def _all(self) -> Iterator[Guarded]:
         yield from self._channels
         yield from self._circuits
+        yield from self._services
 
     def _remove(self, guarded: Guarded, reason: Reason) -> None:
         self._apply(guarded, guarded.circuit.close(reason))
@@ -949,7 +999,8 @@ class Breaker:
     def _ask_giving_up(self, guarded: Guarded) -> None:
         circuit = guarded.circuit
         # A channel tries again after a tenth of a second: its attempts say little.
-        if self._gives_up is None or guarded.is_channel:
+        # And one that another stands in for is missed by nobody.
+        if self._gives_up is None or guarded.is_channel or guarded.is_service:
             return
         if circuit.is_isolated or self._journal.has_given_up(guarded):
             return

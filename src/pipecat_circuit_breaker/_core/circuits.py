@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from pipecat_circuit_breaker._core.circuit import Circuit
-from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
+from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, SERVICE_DOWN, Origin
 
 _MAX_CLASSES = 8
+_MAX_ORIGINS = 16
 _NOTHING: "dict[Origin, Guarded]" = {}
 
 
@@ -47,6 +48,9 @@ class Guarded:
         works_again: Whether the channel has been seen to recover, and nothing
             has failed since.
         is_channel: Whether it is a channel's own circuit.
+        is_service: Whether it is that of a service that others stand in for.
+        failed_with: Origins of the requests that such a service has failed since
+            it opened, at most 16.
     """
 
     origin: Origin
@@ -57,10 +61,13 @@ class Guarded:
     by_delivery: bool = True
     works_again: bool = False
     is_channel: bool = field(init=False)
+    is_service: bool = field(init=False)
+    failed_with: set[Origin] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """See whose it is, once: this is asked several times for each failure."""
         self.is_channel = self.origin.kind == CHANNEL_DOWN
+        self.is_service = self.origin.kind == SERVICE_DOWN
 
     @property
     def is_any_kind(self) -> bool:
@@ -74,9 +81,15 @@ class Guarded:
         if handled is not None and len(self.fails_on) < _MAX_CLASSES:
             self.fails_on.add(handled)
 
+    def note_failed_with(self, origin: Origin) -> None:
+        """Note how a service has failed a request."""
+        if len(self.failed_with) < _MAX_ORIGINS:
+            self.failed_with.add(origin)
+
     def forget(self) -> None:
         """Let go of what was known of a failure that is over."""
         self.fails_on.clear()
+        self.failed_with.clear()
         self.by_delivery, self.works_again = True, False
 
 

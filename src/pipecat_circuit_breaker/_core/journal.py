@@ -9,37 +9,35 @@
 The one place that writes things down. Nothing is decided by it.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta
-from enum import StrEnum
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-from uuid import uuid4
 
 from pipecat_circuit_breaker._core import remarks
 from pipecat_circuit_breaker._core.advice import ChannelFacts, Evidence, advise
 from pipecat_circuit_breaker._core.causality import Link
 from pipecat_circuit_breaker._core.circuit import CircuitState, Reason, Transition
 from pipecat_circuit_breaker._core.circuits import Guarded, Mode
+from pipecat_circuit_breaker._core.news import Change, News
 from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
-from pipecat_circuit_breaker._core.text import one_line
+from pipecat_circuit_breaker._core.outage import Outage, Probed
+from pipecat_circuit_breaker._core.tally import Tally
 from pipecat_circuit_breaker.incident import (
     Call,
-    ChainStep,
     CircuitSnapshot,
     Ending,
+    FailedOver,
     Incident,
     Probe,
     ProbeOutcome,
     Totals,
     Trigger,
-    held_in_words,
 )
 
 # What an incident holds at most, whatever a client or a provider sends.
 _MAX_STEPS = 64
-_MAX_PROBES = 32
 _MAX_KINDS = 32
 _OTHER = "other"
 
@@ -68,39 +66,6 @@ _OUTCOMES = {
 }
 
 
-class Change(StrEnum):
-    """What has happened to an incident.
-
-    Parameters:
-        OPENED: It has begun.
-        REOPENED: A probe has failed.
-        PROBED: A probe was let through.
-        CLOSED: It is over.
-        GAVE_UP: ``give_up`` has said so, some time after it was opened.
-    """
-
-    OPENED = "opened"
-    REOPENED = "reopened"
-    PROBED = "probed"
-    CLOSED = "closed"
-    GAVE_UP = "gave_up"
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """One change, to be told.
-
-    Parameters:
-        change: What has happened.
-        incident: The incident as it is then.
-        gives_up: Whether it is given up from here on.
-    """
-
-    change: Change
-    incident: Incident
-    gives_up: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Opening:
     """Why a circuit opens now.
@@ -111,152 +76,23 @@ class Opening:
         channel: What is known of the output transport that its processor is;
             None where it is none.
         grace_secs: Seconds for which it is not told, unless it ends before.
+        switcher: Name of the switcher in which other services stand in for it,
+            where it is a service's.
+        failed_with: The circuit of the service that failed first at the same
+            request; None where it is this one.
     """
 
     trigger: Trigger
     link: Link | None = None
     channel: ChannelFacts | None = None
     grace_secs: float = 0.0
-
-
-@dataclass(slots=True)
-class _Tally:
-    """The counts behind :class:`Totals`, for one kind of failure."""
-
-    incidents: int = 0
-    failures: int = 0
-    openings: int = 0
-    closings: int = 0
-    held_errors: int = 0
-    held_messages: int = 0
-    observed_errors: int = 0
-    observed_messages: int = 0
-    unsent_messages: int = 0
-    probes: Counter[ProbeOutcome] = field(default_factory=Counter)
-
-    def add(self, other: "_Tally") -> None:
-        """Count what another has counted."""
-        for name in _COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.probes.update(other.probes)
-
-
-_COUNTS = tuple(count.name for count in fields(_Tally) if count.type is int)
-
-
-@dataclass(slots=True, eq=False)
-class _Probed:
-    origin: Origin
-    frame: str
-    text: str
-    at: datetime
-    outcome: ProbeOutcome = ProbeOutcome.PENDING
-
-
-@dataclass(slots=True, eq=False)
-class _Outage:
-    """What is written down from an opening until all is closed again.
-
-    A channel's circuit and the circuit of the errors that its failed deliveries
-    make are one outage. Times are on the breaker's clock; ``opened_at`` ties
-    them to the calendar.
-    """
-
-    evidence: Evidence
-    steps_omitted: int
-    failures: int
-    rate: float | None
-    opened_at: datetime
-    opened_secs: float
-    is_channel: bool
-    id: str = field(default_factory=lambda: uuid4().hex)
-    circuits: list[Guarded] = field(default_factory=list)
-    openings: int = 0
-    held_errors: int = 0
-    observed_errors: int = 0
-    observed_messages: int = 0
-    call: Call | None = None
-    held_kinds: dict[str, int] = field(default_factory=dict)
-    probes: deque[_Probed] = field(default_factory=lambda: deque(maxlen=_MAX_PROBES))
-    has_given_up: bool = False
-    ending: Ending | None = None
-    # As long as nobody is told of it, its counts are kept apart, by the origin's name.
-    tell_at: float = 0.0
-    untold: dict[str, _Tally] | None = None
-    _steps: tuple[ChainStep, ...] | None = None
-
-    @property
-    def origin(self) -> Origin:
-        return self.evidence.origin
-
-    @property
-    def trigger(self) -> Trigger:
-        return self.evidence.trigger
-
-    @property
-    def steps(self) -> tuple[ChainStep, ...]:
-        """The chain: made when somebody is told, and not before."""
-        if self._steps is None:
-            self._steps = tuple(
-                ChainStep(
-                    hop=link.hop,
-                    frame=link.frame,
-                    processor=link.processor,
-                    text=link.text,
-                    at=self.moment(link.at),
-                )
-                for link in self.evidence.chain
-            )
-        return self._steps
-
-    @property
-    def state(self) -> CircuitState:
-        states = {guarded.circuit.state for guarded in self.circuits}
-        for state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
-            if state in states:
-                return state
-        return CircuitState.CLOSED
-
-    @property
-    def held_messages(self) -> int:
-        return sum(self.held_kinds.values())
-
-    def is_told_by(self, guarded: Guarded) -> bool:
-        """Whether a circuit speaks for it: a channel's does, where there is one."""
-        return guarded.is_channel or not any(other.is_channel for other in self.circuits)
-
-    def moment(self, secs: float) -> datetime:
-        """When something was, that is known on the breaker's clock."""
-        return self.opened_at + timedelta(seconds=secs - self.opened_secs)
-
-    def takes_over(self, other: "_Outage") -> None:
-        """Let what is known better of the same outage speak for it."""
-        self.evidence, self.steps_omitted = other.evidence, other.steps_omitted
-        self.failures, self.rate, self._steps = other.failures, other.rate, None
-
-    def learns(self, facts: ChannelFacts, *, has_failed: bool) -> None:
-        """Take in what has come to be known of its channel since.
-
-        Args:
-            facts: What is known of it now.
-            has_failed: Whether it has just failed again: what gets through after
-                the last failure got through because it was over.
-        """
-        known = self.evidence.channel
-        if known is None:
-            return
-        if has_failed:
-            kinds = dict.fromkeys((*known.failing_kinds, *facts.failing_kinds))
-            known = replace(known, failing_kinds=(*kinds,), delivered=facts.delivered)
-        has_gone = facts.went_at is not None and facts.went_at >= self.opened_secs
-        if has_gone or facts.is_connected is False:
-            known = replace(known, is_connected=False)
-        self.evidence = replace(self.evidence, channel=known)
+    switcher: str | None = None
+    failed_with: Guarded | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _News:
-    outage: _Outage
+    outage: Outage
     change: Change
     gives_up: bool
 
@@ -266,6 +102,8 @@ _STATES = {
     Change.REOPENED: CircuitState.OPEN,
     Change.PROBED: CircuitState.HALF_OPEN,
     Change.CLOSED: CircuitState.CLOSED,
+    Change.NOBODY_ANSWERS: CircuitState.OPEN,
+    Change.EASED: CircuitState.OPEN,
     Change.GAVE_UP: CircuitState.OPEN,
 }
 
@@ -293,13 +131,13 @@ class Journal:
         self._clock = clock
         self._calendar = calendar
         self._call = call
-        self._tallies: dict[str, _Tally] = {}
-        self._outages: dict[Guarded, _Outage] = {}
+        self._tallies: dict[str, Tally] = {}
+        self._outages: dict[Guarded, Outage] = {}
         self._answers: dict[Origin, dict[str, str]] = {}
         self._queued: dict[Origin, str] = {}
         self._news: deque[_News] = deque(maxlen=_MAX_NEWS)
         # Outages that may turn out to be none.
-        self._in_doubt: list[_Outage] = []
+        self._in_doubt: list[Outage] = []
 
     #
     # Writing down
@@ -355,10 +193,17 @@ class Journal:
 
     def probe(self, guarded: Guarded, link: Link) -> None:
         """Note a frame that is let through to see whether it is over."""
+        self._note_probe(guarded, link.frame, link.text)
+
+    def shadow(self, guarded: Guarded) -> None:
+        """Note a request that a service is asked to see whether it works, and nobody hears of."""
+        self._note_probe(guarded, "shadow request", guarded.origin.processor)
+
+    def _note_probe(self, guarded: Guarded, frame: str, text: str) -> None:
         outage = self._outages.get(guarded)
         if outage is not None and outage.is_told_by(guarded):
             now = outage.moment(self._clock())
-            outage.probes.append(_Probed(guarded.origin, link.frame, link.text, now))
+            outage.probes.append(Probed(guarded.origin, frame, text, now))
             self._tell(outage, Change.PROBED)
 
     def changed(
@@ -410,7 +255,61 @@ class Journal:
             outage.has_given_up = True
             self._tell(outage, Change.GAVE_UP)
 
-    def _open(self, guarded: Guarded, transition: Transition, opening: Opening) -> _Outage:
+    def took_over(self, who: str, services: Iterable[Guarded]) -> None:
+        """Note that a service answers in place of others."""
+        for outage in self._outages_of(services):
+            self._requests(outage, took_over=who)
+
+    def saved(self, who: str, services: Collection[Guarded]) -> None:
+        """Note a request that a service has answered in place of others, the first one's most."""
+        self.took_over(who, services)
+        for outage in self._outages_of(services):
+            assert outage.failover is not None, "it is a service's"
+            self._requests(outage, saved=outage.failover.saved + 1)
+        for guarded in [*services][:1]:
+            self._tally(guarded.origin.shared_name).saved_requests += 1
+
+    def lost(self, services: Collection[Guarded]) -> None:
+        """Note a request that is lost, on account of services that fail."""
+        for outage in self._outages_of(services):
+            assert outage.failover is not None, "it is a service's"
+            self._requests(outage, lost=outage.failover.lost + 1)
+        for guarded in [*services][:1]:
+            self._tally(guarded.origin.shared_name).lost_requests += 1
+
+    def nobody_answers(self, name: str, services: Iterable[Guarded]) -> None:
+        """Note that none of the services of a switcher answers any more.
+
+        Args:
+            name: Under what it is counted.
+            services: The services, all of which fail.
+        """
+        tally = self._tally(name)
+        tally.incidents += 1
+        tally.openings += 1
+        outages = self._outages_of(services)
+        for outage in outages:
+            self._requests(outage, nobody_answers=True)
+        if outages:
+            self._tell(max(outages, key=lambda outage: outage.opened_secs), Change.NOBODY_ANSWERS)
+
+    def somebody_answers(self, name: str, services: Iterable[Guarded]) -> None:
+        """Note that one of the services of a switcher answers again."""
+        self._tally(name).closings += 1
+        for outage in self._outages_of(services):
+            self._requests(outage, nobody_answers=False)
+
+    def _outages_of(self, services: Iterable[Guarded]) -> list[Outage]:
+        """The outages of some services, each once."""
+        found = (self._outages.get(guarded) for guarded in services)
+        return [*{outage.id: outage for outage in found if outage is not None}.values()]
+
+    @staticmethod
+    def _requests(outage: Outage, **known: Any) -> None:
+        assert outage.failover is not None, "it is a service's"
+        outage.failover = outage.failover.model_copy(update=known)
+
+    def _open(self, guarded: Guarded, transition: Transition, opening: Opening) -> Outage:
         outage = self._outage(guarded, transition, opening)
         same = self._same_outage(guarded, opening)
         if same is None:
@@ -422,20 +321,28 @@ class Journal:
                 self._tell(same, Change.OPENED)
         elif guarded.by_delivery and not guarded.is_channel and same.origin.kind == CHANNEL_DOWN:
             same.takes_over(outage)
+        elif same.failover is not None and not guarded.is_service:
+            # So many of its requests were lost that their errors are too many.
+            same.failures = max(same.failures, outage.failures)
+        if same.failover is not None and opening.failed_with is not None:
+            failed = (*same.failover.failed, guarded.origin.processor)
+            same.failover = same.failover.model_copy(update={"failed": failed})
         same.circuits.append(guarded)
         self._outages[guarded] = same
         return same
 
-    def _same_outage(self, guarded: Guarded, opening: Opening) -> _Outage | None:
+    def _same_outage(self, guarded: Guarded, opening: Opening) -> Outage | None:
         """The outage that a circuit is part of, where another circuit began it.
 
         That of the chain that it is part of; and a channel and the errors that
         its failed deliveries make are one.
         """
         link = opening.link
+        if opening.failed_with is not None:
+            return self._outages.get(opening.failed_with)
         if link is not None and link.first is not None:
             for other, outage in self._outages.items():
-                if other.origin == link.first:
+                if other.origin == link.first or {link.origin, link.first} & other.failed_with:
                     return outage
         if opening.trigger is Trigger.MANUAL or not (guarded.is_channel or guarded.by_delivery):
             return None
@@ -447,23 +354,27 @@ class Journal:
                     return outage
         return None
 
-    def _close(self, guarded: Guarded, outage: _Outage, transition: Transition) -> None:
+    def _close(self, guarded: Guarded, outage: Outage, transition: Transition) -> None:
         del self._outages[guarded]
         for notes in (self._answers, self._queued):
             notes.pop(guarded.origin, None)
         if len(outage.circuits) == 1:
             outage.ending = _ENDINGS.get(transition.reason, Ending.RECOVERED)
             self._tell(outage, Change.CLOSED)
-        else:
-            outage.circuits.remove(guarded)
+            return
+        outage.circuits.remove(guarded)
+        if guarded.is_service and transition.reason in (Reason.PASSED, Reason.RECOVERED):
+            self._tell(outage, Change.EASED)
 
-    def _outage(self, guarded: Guarded, transition: Transition, opening: Opening) -> _Outage:
+    def _outage(self, guarded: Guarded, transition: Transition, opening: Opening) -> Outage:
         link, origin = opening.link, guarded.origin
+        if guarded.is_service and link is not None and link.origin is not None:
+            origin = link.origin
         chain = link.chain() if link is not None else ()
         kept = chain if len(chain) <= _MAX_STEPS else (chain[0], *chain[1 - _MAX_STEPS :])
         length = link.hop + 1 if link is not None else 0
         span = transition.span_secs
-        return _Outage(
+        return Outage(
             evidence=Evidence(
                 origin=origin,
                 trigger=opening.trigger,
@@ -478,17 +389,20 @@ class Journal:
             opened_at=self._calendar(),
             opened_secs=self._clock(),
             is_channel=opening.channel is not None,
+            failover=None
+            if opening.switcher is None
+            else FailedOver(switcher=opening.switcher, failed=(origin.processor,)),
         )
 
-    def _tally(self, name: str, outage: _Outage | None = None) -> _Tally:
+    def _tally(self, name: str, outage: Outage | None = None) -> Tally:
         """The counts of an origin's name: an outage's own, as long as nobody is told of it."""
         if outage is not None and outage.untold is not None:
-            return outage.untold.setdefault(name, _Tally())
+            return outage.untold.setdefault(name, Tally())
         tally = self._tallies.get(name)
         if tally is None:
             if len(self._tallies) >= self._max_names:
                 name = _OTHER
-            tally = self._tallies.setdefault(name, _Tally())
+            tally = self._tallies.setdefault(name, Tally())
         return tally
 
     #
@@ -518,7 +432,7 @@ class Journal:
             if now >= outage.tell_at:
                 self._tell_at_last(outage)
 
-    def _tell_at_last(self, outage: _Outage) -> None:
+    def _tell_at_last(self, outage: Outage) -> None:
         self._in_doubt.remove(outage)
         untold, outage.untold = outage.untold or {}, None
         for name, tally in untold.items():
@@ -545,10 +459,10 @@ class Journal:
         news = self._news.popleft()
         incident = self._incident(news.outage, _STATES[news.change], mode)
         if news.change is Change.OPENED:
-            self._tally(news.outage.origin.shared_name).incidents += 1
+            self._tally(news.outage.name).incidents += 1
         return News(news.change, incident, news.gives_up)
 
-    def _tell(self, outage: _Outage, change: Change) -> None:
+    def _tell(self, outage: Outage, change: Change) -> None:
         if outage.untold is not None:
             if outage not in self._in_doubt or change in (Change.PROBED, Change.REOPENED):
                 return  # it was none; or it will be told with all that has happened until then
@@ -558,9 +472,10 @@ class Journal:
         if latest is not None and latest.outage is outage:
             # Two circuits that open in one breath are one piece of news, and so is
             # an opening at which it is given up.
-            if latest.change is change or (
-                gives_up and _STATES[latest.change] is CircuitState.OPEN
-            ):
+            is_part = gives_up and _STATES[latest.change] is CircuitState.OPEN
+            if change is Change.NOBODY_ANSWERS:
+                is_part = latest.change is Change.OPENED
+            if is_part or latest.change is change:
                 self._news.pop()
                 change, gives_up = latest.change, gives_up or latest.gives_up
         self._news.append(_News(outage, change, gives_up))
@@ -577,24 +492,7 @@ class Journal:
     @property
     def totals(self) -> tuple[Totals, ...]:
         """What has been counted since the start, for each name of an origin."""
-        return tuple(
-            Totals(
-                origin=name,
-                incidents=tally.incidents,
-                failures=tally.failures,
-                openings=tally.openings,
-                closings=tally.closings,
-                held_errors=tally.held_errors,
-                held_messages=tally.held_messages,
-                observed_errors=tally.observed_errors,
-                observed_messages=tally.observed_messages,
-                unsent_messages=tally.unsent_messages,
-                probes_passed=tally.probes[ProbeOutcome.PASSED],
-                probes_failed=tally.probes[ProbeOutcome.FAILED],
-                probes_timed_out=tally.probes[ProbeOutcome.TIMED_OUT],
-            )
-            for name, tally in self._tallies.items()
-        )
+        return tuple(tally.totals(name) for name, tally in self._tallies.items())
 
     def snapshot(self, guarded: Guarded, mode: Mode) -> CircuitSnapshot:
         """What anybody may know of a circuit now."""
@@ -614,6 +512,13 @@ class Journal:
         """A circuit, and those that are open for the same outage."""
         outage = self._outages.get(guarded)
         return (guarded,) if outage is None else (*outage.circuits,)
+
+    def begun_with(self, origin: Origin) -> Guarded | None:
+        """A circuit of the outage that an incident's origin names; None where there is none."""
+        for guarded, outage in self._outages.items():
+            if outage.origin == origin:
+                return guarded
+        return None
 
     def has_given_up(self, guarded: Guarded) -> bool:
         """Whether its outage was given up."""
@@ -640,7 +545,7 @@ class Journal:
         outage = self._outages.get(guarded)
         return remarks.probed(outage.held_errors if outage is not None else 0)
 
-    def _incident(self, outage: _Outage, state: CircuitState, mode: Mode) -> Incident:
+    def _incident(self, outage: Outage, state: CircuitState, mode: Mode) -> Incident:
         if outage.call is None:
             outage.call = self._call()
         at = outage.moment(self._clock())
@@ -678,6 +583,7 @@ class Journal:
             gave_up=outage.has_given_up,
             advice=advise(outage.evidence),
             call=outage.call,
+            failover=outage.failover,
         )
 
 
@@ -690,52 +596,7 @@ def _failures(transition: Transition, opening: Opening) -> int:
     return transition.failures
 
 
-def _mode_of(outage: _Outage, mode: Mode) -> Mode:
+def _mode_of(outage: Outage, mode: Mode) -> Mode:
     """The mode of its circuits: to guard where one of them does."""
     modes = {guarded.mode or mode for guarded in outage.circuits}
     return next(one for one in Mode if one in modes)
-
-
-def log_line(news: News) -> str:
-    """What the log says of a change."""
-    incident = news.incident
-    circuit = "circuit" if incident.mode is not Mode.OBSERVE else "observing: circuit"
-    origin = one_line(incident.origin, 200)
-    errors = held_in_words(incident.held_errors, incident.observed_errors, "error")
-    messages = held_in_words(incident.held_messages, incident.observed_messages, "message")
-    match incident.state:
-        case CircuitState.OPEN:
-            wait = incident.probe_in_secs
-            probe = "no probe" if wait is None else f"next probe in {wait:.1f} s"
-            gave_up = ", giving up" if news.gives_up else ""
-            return (
-                f"{circuit} open: {origin} ({incident.trigger.value}, {incident.failures} failures, "
-                f"opening {incident.openings}), {probe}{gave_up}. {incident.advice.text}"
-            )
-        case CircuitState.HALF_OPEN:
-            return f"{circuit} half-open: {origin}, {errors}, {messages}, probing"
-        case CircuitState.CLOSED:
-            ending = "" if incident.ending is None else f" ({incident.ending.value})"
-            return (
-                f"{circuit} closed{ending}: {origin}, {errors}, {messages} in {incident.secs:.1f} s"
-            )
-
-
-def log_fields(incident: Incident) -> dict[str, Any]:
-    """What a structured log carries beside the line."""
-    fields: dict[str, Any] = {
-        "circuit_origin": str(incident.origin),
-        "circuit_state": incident.state.value,
-        "circuit_mode": incident.mode.value,
-        "circuit_trigger": incident.trigger.value,
-        "circuit_incident": incident.id,
-        "circuit_advice": incident.advice.kind.value,
-        "circuit_held_errors": incident.held_errors,
-        "circuit_held_messages": incident.held_messages,
-        "circuit_observed_errors": incident.observed_errors,
-        "circuit_observed_messages": incident.observed_messages,
-    }
-    if incident.call is not None:
-        call = incident.call.model_dump()
-        fields |= {f"circuit_{name}": value for name, value in call.items()}
-    return fields

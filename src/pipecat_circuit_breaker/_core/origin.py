@@ -20,6 +20,12 @@ ANY_KIND = "any kind"
 #: Kind of a channel's own circuit: deliveries failed in a row.
 CHANNEL_DOWN = "channel down"
 
+#: Kind of the circuit of a service that another stands in for: it has failed a request.
+SERVICE_DOWN = "service down"
+
+#: Under this name is counted and told that no service of a switcher answers.
+NOBODY_ANSWERS = "nobody answers"
+
 #: Kind of a loop through the log: sending writes a line, and the line is sent.
 LOG_ECHO = "log echo"
 

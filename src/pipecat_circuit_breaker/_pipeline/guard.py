@@ -12,7 +12,8 @@ the breaker's own terms, and does what the breaker says.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import copy
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import Token
 from itertools import count
 from typing import Any
@@ -28,10 +29,11 @@ from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import Breaker, Delivery
 from pipecat_circuit_breaker._core.causality import WINDOWS_CARRIED, Causality, Link, Note
 from pipecat_circuit_breaker._core.channel import Absence, Output
-from pipecat_circuit_breaker._core.circuit import CircuitState
+from pipecat_circuit_breaker._core.circuit import Circuit, CircuitState
 from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.journal import News, log_fields, log_line
+from pipecat_circuit_breaker._core.news import News, log_fields, log_level, log_line
 from pipecat_circuit_breaker._core.origin import Processor
+from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline import errors, identify, observers, outputs, releases, worker
 from pipecat_circuit_breaker._pipeline.call import Tags, call_of
@@ -595,6 +597,50 @@ class Guard:
         return causality.nest(subscriber, link, peer=peer)
 
     #
+    # Services that stand in for each other
+    #
+
+    @property
+    def failovers(self) -> tuple[Services, ...]:
+        """The services of each switcher that has a failover."""
+        return (*self._breaker.failovers,)
+
+    def services(
+        self,
+        switcher: FrameProcessor,
+        services: Iterable[tuple[FrameProcessor, Circuit]],
+    ) -> Services:
+        """Take part in what becomes of requests to the services of a switcher.
+
+        Args:
+            switcher: The switcher.
+            services: Each service, and the circuit by which it is asked or not.
+        """
+        return self._breaker.services(switcher, services)
+
+    def link_of_failure(self, error: ErrorFrame) -> Link:
+        """What is known of the error of a request, whether anybody has heard of it or not.
+
+        Args:
+            error: The error; it names its processor.
+        """
+        link = self._causality.link_of(error)
+        if link is not None and link.origin is not None:
+            return link
+        processor = error.processor
+        assert processor is not None, "services report errors as their own"
+        # A copy: nobody has pushed this one, and it may be pushed yet.
+        return self._causality.born(
+            copy.copy(error),
+            processor,
+            None,
+            at=self._params.clock(),
+            text=error.error,
+            origin=identify.origin_of(error, processor),
+            category=releases.category_of(error),
+        )
+
+    #
     # Channels
     #
 
@@ -692,9 +738,9 @@ class Guard:
 
     async def _tell_one(self, news: News) -> None:
         try:
-            # What is over, or may be, is no warning.
-            level = "WARNING" if news.incident.state is CircuitState.OPEN else "INFO"
-            logger.bind(**log_fields(news.incident)).log(level, log_line(news))
+            level = log_level(news)
+            if level is not None:
+                logger.bind(**log_fields(news.incident)).log(level, log_line(news))
         except Exception as e:
             # Whoever listens hears of it all the same.
             self._report("writing to the log", e)

@@ -147,7 +147,8 @@ class Tools:
         try:
             names = [call.function_name for call in calls]
             if is_without_tools(calls[0].context):
-                await self._tell(model, rounds, names, Mode.GUARD)
+                if is_heard(calls[0].context):
+                    await self._tell(model, rounds, names, Mode.GUARD)
                 return False
             if self._keeper.mode is Mode.OBSERVE:
                 await self._tell(model, rounds, names, Mode.OBSERVE)
@@ -183,7 +184,9 @@ class Tools:
         )
 
 
-def without_tools(model: FrameProcessor, frame: LLMContextFrame) -> LLMContextFrame:
+def without_tools(
+    model: FrameProcessor, frame: LLMContextFrame, *, heard: bool = True
+) -> LLMContextFrame:
     """A copy of a request in which the tools are off.
 
     The tools stay in it, because providers refuse a conversation with calls in
@@ -193,10 +196,12 @@ def without_tools(model: FrameProcessor, frame: LLMContextFrame) -> LLMContextFr
     Args:
         model: Who is asked.
         frame: The request.
+        heard: Whether somebody hears the answer, so that it matters to a turn of
+            the user what the model does.
     """
     given = frame.context
     context: LLMContext = copy.copy(given)
-    setattr(context, _MARK, True)
+    setattr(context, _MARK, heard)
     has_tools = releases.has_tools(given)
     if has_tools:
         context.set_tool_choice("none")
@@ -214,4 +219,9 @@ def without_tools(model: FrameProcessor, frame: LLMContextFrame) -> LLMContextFr
 
 def is_without_tools(context: object) -> bool:
     """Whether a context is one in which the tools are off."""
-    return getattr(context, _MARK, False) is True
+    return getattr(context, _MARK, None) is not None
+
+
+def is_heard(context: object) -> bool:
+    """Whether somebody hears what is answered to such a context."""
+    return getattr(context, _MARK, True) is True

@@ -23,8 +23,11 @@ from tenacity import wait_exponential
 from tenacity.wait import wait_base
 
 from pipecat_circuit_breaker._core import backoff
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline import releases
+from pipecat_circuit_breaker._pipeline.guard import Guard
 from pipecat_circuit_breaker.failover.roster import Probe, Roster
 
 try:
@@ -113,6 +116,8 @@ class Failover(BaseObject):
             ),
             clock,
         )
+        self._guard: Guard | None = None
+        self._services: Services | None = None
         self._shadows: dict[int, asyncio.Task[None]] = {}
         for event in _EVENTS:
             self._register_event_handler(event)
@@ -121,6 +126,27 @@ class Failover(BaseObject):
     def is_out(self) -> bool:
         """Whether there is an outage: no service answered the last request."""
         return self._roster.is_out
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does anything: in the breaker's mode ``GUARD`` alone.
+
+        In any other a request goes to the active service, as without failover.
+        Whether another would have answered nobody knows who has not asked it.
+        """
+        return self._guard is None or self._guard.mode is Mode.GUARD
+
+    def join(self, guard: Guard) -> None:
+        """Tell what happens by incidents of a pipeline, which is being set up.
+
+        Args:
+            guard: Who guards the pipeline.
+        """
+        self._guard = guard
+        self._roster.take_changes()
+        self._services = guard.services(
+            self._switcher, zip(self._switcher.services, self._roster.circuits, strict=True)
+        )
 
     @abstractmethod
     def leave(self) -> None:
@@ -141,6 +167,8 @@ class Failover(BaseObject):
         return error
 
     async def _note_answer(self, service: int) -> None:
+        if self._services is not None:
+            self._services.answered(service, self._roster.in_place_of(service))
         if self._roster.succeed(service):
             await self._tell_recovery(service)
         await self._tell_outage_over()
@@ -148,6 +176,9 @@ class Failover(BaseObject):
     async def _note_loss(self, partial: str, *, nobody_answers: bool) -> None:
         """Tell the application what was lost, and the caller once in each outage."""
         is_news = nobody_answers and self._roster.begin_outage()
+        if self._services is not None:
+            self._services.lost(self._roster.failing)
+        await self._write_down(nobody_answers=nobody_answers)
         if is_news and self._announcement is not None:
             announcement = self._announcement
             if isinstance(announcement, str):
@@ -155,28 +186,62 @@ class Failover(BaseObject):
             await self._switcher.push_frame(announcement)
         await self._call_event_handler("on_request_lost", partial)
         if is_news:
-            logger.error(f"{self}: outage, no service of {self._switcher} answers")
             await self._call_event_handler("on_outage")
 
-    async def _tell_failures(self, failed: dict[int, ErrorFrame], *, saved: bool) -> None:
-        for service, error in failed.items():
-            if self._roster.fail(service):
-                processor = self._switcher.services[service]
-                logger.warning(
-                    f"{self}: {processor} failed, the request was "
-                    f"{'saved' if saved else 'not saved'}: {one_line(error.error, 200)}"
-                )
-                await self._call_event_handler("on_service_failed", processor, error, saved)
+    async def _tell_failures(
+        self,
+        failed: dict[int, ErrorFrame],
+        *,
+        saved: bool,
+        by: int | None = None,
+        nobody_answers: bool = False,
+    ) -> None:
+        """Tell which services have failed a request.
+
+        Args:
+            failed: The error of each.
+            saved: Whether the caller gets an answer all the same.
+            by: Who gives it; None where that is not known, or nobody does.
+            nobody_answers: Whether none is left to ask.
+        """
+        news = [service for service in failed if self._roster.fail(service)]
+        await self._write_down(failed, by=by, nobody_answers=nobody_answers)
+        for service in news:
+            processor = self._switcher.services[service]
+            await self._call_event_handler("on_service_failed", processor, failed[service], saved)
+
+    async def _write_down(
+        self,
+        failed: dict[int, ErrorFrame] | None = None,
+        *,
+        by: int | None = None,
+        nobody_answers: bool = False,
+    ) -> None:
+        """Let the breaker's incidents, totals and log say what has happened."""
+        guard, services = self._guard, self._services
+        if guard is None or services is None:
+            return
+        links = {service: guard.link_of_failure(e) for service, e in (failed or {}).items()}
+        services.changed(self._roster.take_changes(), links)
+        if by is not None:
+            services.took_over(by, self._roster.in_place_of(by))
+        if nobody_answers:
+            services.went_out()
+        await guard.tell()
 
     async def _tell_recovery(self, service: int) -> None:
         processor = self._switcher.services[service]
         await _make_usable(processor)
-        logger.info(f"{self}: {processor} works again")
+        if self._services is not None:
+            self._services.came_back()
+        await self._write_down()
         await self._call_event_handler("on_service_recovered", processor)
 
     async def _tell_outage_over(self) -> None:
+        if self._services is not None:
+            self._services.came_back()
+        await self._write_down()
         if self._roster.end_outage():
-            logger.info(f"{self}: outage over")
             await self._call_event_handler("on_outage_over")
 
     def _start_shadows(

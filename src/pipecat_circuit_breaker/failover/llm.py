@@ -69,6 +69,9 @@ class LLMFailover(Failover):
             frame: The request.
             direction: Where it is going.
         """
+        if not self.acts:
+            await self._entrance.hand_on(frame, direction)
+            return
         self._note_choice()
         request = Request()
         failed: dict[int, ErrorFrame] = {}
@@ -92,7 +95,13 @@ class LLMFailover(Failover):
             raise
         finally:
             is_heard = outcome is Outcome.STOPPED and request.said != ""
-            await self._tell_failures(failed, saved=is_heard or outcome is Outcome.ANSWERED)
+            is_saved = is_heard or outcome is Outcome.ANSWERED
+            await self._tell_failures(
+                failed,
+                saved=is_saved,
+                by=service if is_saved else None,
+                nobody_answers=outcome is Outcome.FAILED,
+            )
         if outcome is Outcome.ANSWERED and service is not None:
             await self._note_answer(service)
         elif outcome is Outcome.BROKEN:

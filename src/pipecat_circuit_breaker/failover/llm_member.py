@@ -19,7 +19,9 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import LLMService
 
+from pipecat_circuit_breaker._pipeline import releases
 from pipecat_circuit_breaker._pipeline.patch import Undo, replace
+from pipecat_circuit_breaker._pipeline.tools import without_tools
 from pipecat_circuit_breaker.failover.llm_attempt import Attempt
 from pipecat_circuit_breaker.failover.roster import PROBE_TIMEOUT_SECS
 
@@ -145,9 +147,13 @@ class Member:
         _shadow.set(shadow)
         # A service may repair the context of a request that was refused.
         copy = LLMContext([*context.get_messages()], context.tools, context.tool_choice)
+        request = LLMContextFrame(copy)
+        if releases.has_tools(copy):
+            # A call in the shadow is no round of the turn that goes on.
+            request = without_tools(self.service, request, heard=False)
         try:
             async with asyncio.timeout(limit_secs) as shadow.limit:
-                await self.service.process_frame(LLMContextFrame(copy), _DOWNSTREAM)
+                await self.service.process_frame(request, _DOWNSTREAM)
         except TimeoutError:
             return "the provider is silent"
         except Exception as e:

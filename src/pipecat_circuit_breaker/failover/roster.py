@@ -10,13 +10,24 @@ No pipecat, no asyncio, no I/O. Services are numbers, in the order in which
 they were given; the driver tells what became of each request.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from pipecat_circuit_breaker._core.circuit import Admission, Circuit, Reason, Settings
+from pipecat_circuit_breaker._core.circuit import (
+    Admission,
+    Circuit,
+    Reason,
+    Settings,
+    Transition,
+    Transitions,
+)
 
 #: A service that fails again so soon after it came back is kept away for longer each time.
 RELAPSE_SECS = 120.0
+
+#: What circuits have done and nobody has asked for, at most.
+_MAX_CHANGES = 100
 
 #: How long a shadow request may take from end to end.
 PROBE_TIMEOUT_SECS = 60.0
@@ -62,9 +73,9 @@ class _Health:
         self._openings += 1
         return self._cooldown(self._openings)
 
-    def close(self) -> None:
+    def close(self) -> Transitions:
         self._closed_at = self.circuit.now
-        self.circuit.close(Reason.RECOVERED)
+        return self.circuit.close(Reason.RECOVERED)
 
 
 class Roster:
@@ -84,11 +95,29 @@ class Roster:
         self._health = [_Health(cooldown, clock) for _ in range(services)]
         self._preferred = 0
         self._is_out = False
+        self._changes: deque[tuple[int, Transition]] = deque(maxlen=_MAX_CHANGES)
 
     @property
     def is_out(self) -> bool:
         """Whether there is an outage: no service answered the last request."""
         return self._is_out
+
+    @property
+    def circuits(self) -> tuple[Circuit, ...]:
+        """The circuit of each service."""
+        return tuple(health.circuit for health in self._health)
+
+    @property
+    def failing(self) -> tuple[int, ...]:
+        """Those that do not work, in the order in which they would be asked."""
+        failing = (s for s in range(len(self._health)) if not self.works(s))
+        return tuple(sorted(failing, key=self._order))
+
+    def take_changes(self) -> tuple[tuple[int, Transition], ...]:
+        """What the circuits of which services have done since this was last asked, in order."""
+        changes = (*self._changes,)
+        self._changes.clear()
+        return changes
 
     def prefer(self, service: int) -> None:
         """Note that the application has chosen a service: it is asked before the others."""
@@ -97,6 +126,10 @@ class Roster:
     def works(self, service: int) -> bool:
         """Whether a service is taken to work."""
         return self._health[service].circuit.is_closed
+
+    def in_place_of(self, service: int) -> tuple[int, ...]:
+        """Those that would be asked before a service, and do not work."""
+        return tuple(s for s in self.failing if self._order(s) < self._order(service))
 
     def next(self, tried: Collection[int]) -> int | None:
         """Whom to ask, after those who have failed at this request.
@@ -121,7 +154,8 @@ class Roster:
         due = []
         for service, health in enumerate(self._health):
             # The live one works, so it passes; the others are held until they are due.
-            admission, _ = health.circuit.ask(quiet_closes=False)
+            admission, transitions = health.circuit.ask(quiet_closes=False)
+            self._note(service, transitions)
             if admission is Admission.PROBE:
                 due.append(Probe(service, health.circuit.generation))
         return tuple(due)
@@ -134,8 +168,10 @@ class Roster:
         """
         circuit = self._health[service].circuit
         # A live request that fails answers the question of a shadow request as well.
-        circuit.settle(circuit.generation, success=False)
-        return bool(circuit.fail())
+        self._note(service, circuit.settle(circuit.generation, success=False))
+        opened = circuit.fail()
+        self._note(service, opened)
+        return bool(opened)
 
     def succeed(self, service: int) -> bool:
         """Note a request that a service has answered.
@@ -145,7 +181,7 @@ class Roster:
         """
         if self.works(service):
             return False
-        self._health[service].close()
+        self._note(service, self._health[service].close())
         return True
 
     def settle(self, probe: Probe, *, success: bool) -> bool:
@@ -159,9 +195,9 @@ class Roster:
         if circuit.generation != probe.generation or circuit.is_closed:
             return False
         if success:
-            health.close()
+            self._note(probe.service, health.close())
             return True
-        circuit.settle(probe.generation, success=False)
+        self._note(probe.service, circuit.settle(probe.generation, success=False))
         return False
 
     def begin_outage(self) -> bool:
@@ -176,7 +212,13 @@ class Roster:
 
     def _rank(self, service: int) -> tuple[float, bool, int]:
         circuit = self._health[service].circuit
-        circuit.look()
+        self._note(service, circuit.look())
         # One that a shadow request is just asking comes after those that are due.
         due = 0.0 if circuit.is_closed else 1.0 + (circuit.probe_in_secs or 0.0)
-        return due, service != self._preferred, service
+        return due, *self._order(service)
+
+    def _order(self, service: int) -> tuple[bool, int]:
+        return service != self._preferred, service
+
+    def _note(self, service: int, transitions: Transitions) -> None:
+        self._changes.extend((service, transition) for transition in transitions)

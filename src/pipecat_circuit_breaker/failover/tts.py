@@ -64,6 +64,10 @@ class TTSFailover(Failover):
         Yields:
             The frames of the service that speaks.
         """
+        if not self.acts:
+            async for frame in voice.speak_alone(text, context_id):
+                yield frame
+            return
         self._roster.prefer(self._voices.index(voice))
         failed: dict[int, ErrorFrame] = {}
         while (service := self._roster.next(failed)) is not None:
@@ -76,19 +80,19 @@ class TTSFailover(Failover):
             try:
                 async for frame in frames:
                     # There is sound: told now, since the caller may interrupt it.
-                    await self._tell_failures(failed, saved=True)
+                    await self._tell_failures(failed, saved=True, by=service)
                     yield frame
             except Failed as failure:
                 failed[service] = failure.error
                 if failure.has_begun:
                     break
             else:
-                await self._tell_failures(failed, saved=True)
+                await self._tell_failures(failed, saved=True, by=service)
                 await self._note_answer(service)
                 return
             finally:
                 await frames.aclose()
-        await self._tell_failures(failed, saved=False)
+        await self._tell_failures(failed, saved=False, nobody_answers=service is None)
         await voice.report([*failed.values()][-1])
         await self._note_loss(text, nobody_answers=service is None)
 

@@ -79,6 +79,10 @@ class Voice:
         mine.exception = error.exception
         await self._push_error(mine)
 
+    def speak_alone(self, text: str, context_id: str) -> AsyncIterator[Frame | None]:
+        """Speak a text as the service does without a failover."""
+        return self._run(text, context_id)
+
     async def speak(
         self, text: str, context_id: str, limit_secs: float, silence: ErrorFrame
     ) -> AsyncGenerator[Frame | None, None]:

@@ -29,6 +29,7 @@ _ORIGIN = f"{_NAME}.origin"
 _STATE = f"{_NAME}.circuit.state"
 _KIND = f"{_NAME}.frame.kind"
 _OUTCOME = f"{_NAME}.probe.outcome"
+_REQUEST_OUTCOME = f"{_NAME}.request.outcome"
 
 #: Spans that are under way at a time, over all breakers.
 _MAX_SPANS = 256
@@ -92,6 +93,15 @@ _COUNTERS = (
         "{frame}",
         "Messages that were not sent because nobody was connected: a state, and no failure",
         {"unsent_messages": {}},
+    ),
+    _Counter(
+        "failover_requests",
+        "{request}",
+        "Requests while a service fails that has a failover: another has answered, or nobody has",
+        {
+            "saved_requests": {_REQUEST_OUTCOME: "saved"},
+            "lost_requests": {_REQUEST_OUTCOME: "lost"},
+        },
     ),
     _Counter(
         "probes",
@@ -256,11 +266,24 @@ class _Spans:
                 f"{_NAME}.held_messages": incident.held_messages,
                 f"{_NAME}.observed_errors": incident.observed_errors,
                 f"{_NAME}.observed_messages": incident.observed_messages,
+                **_requests(incident),
                 f"{_NAME}.ending": incident.ending.value if incident.ending else "pipeline_over",
             }
         )
         span.set_status(Status(StatusCode.ERROR, incident.trigger.value))
         span.end(time.time_ns() if at is None else _nanoseconds(at))
+
+
+def _requests(incident: Incident) -> dict[str, str | int]:
+    """What became of the requests, where services failed that have a failover."""
+    failover = incident.failover
+    if failover is None:
+        return {}
+    return {
+        f"{_NAME}.failover.took_over": failover.took_over or "",
+        f"{_NAME}.failover.saved": failover.saved,
+        f"{_NAME}.failover.lost": failover.lost,
+    }
 
 
 def _whose(incident: Incident) -> dict[str, str | int]:

@@ -185,7 +185,7 @@ def tell(incident: Incident, *, most_steps: int = 64) -> Story:
         chain=_chain(incident, most_steps),
         held=_held(incident),
         held_title=_held_title(incident),
-        nothing_held="nothing" if incident.ended_at is not None else "nothing yet",
+        nothing_held=_nothing_held(incident),
         tries=_tries(incident),
         tried=_tried(incident),
         noticed=_noticed(incident),
@@ -215,6 +215,8 @@ def duration(secs: float) -> str:
 
 def _facts(incident: Incident) -> list[str]:
     facts = [_why(incident), f"opened {_moment(incident.opened_at)}"]
+    if incident.failover is not None:
+        facts.insert(0, one_line(incident.failover.outcome, _MAX_TEXT))
     if incident.mode is Mode.OBSERVE:
         facts.insert(0, "only observed")
     if incident.openings > 1:
@@ -223,7 +225,9 @@ def _facts(incident: Incident) -> list[str]:
         facts.append(f"lasted {duration(incident.secs)}")
     elif incident.secs >= _SOON:
         facts.append(f"not over after {duration(incident.secs)}")
-    if incident.ending is not None:
+    if incident.failover is not None and incident.ending is Ending.RECOVERED:
+        facts.append("ended when it answered again")
+    elif incident.ending is not None:
         facts.append(_ENDINGS[incident.ending])
     if incident.state is CircuitState.OPEN:
         wait = incident.probe_in_secs
@@ -246,6 +250,8 @@ def _why(incident: Incident) -> str:
             return f"{incident.failures:,} deliveries in a row failed"
         case Trigger.LOG_ECHO:
             return "sending writes log lines, and they are sent"
+        case Trigger.FAILOVER:
+            return "a request failed"
         case Trigger.MANUAL:
             return "opened by hand"
 
@@ -299,12 +305,20 @@ def _held(incident: Incident) -> tuple[Held, ...]:
 
 
 def _held_title(incident: Incident) -> str:
+    if incident.failover is not None and not incident.held_errors + incident.held_messages:
+        return "What became of the requests"
     observed = incident.observed_errors + incident.observed_messages
     if observed and observed == incident.held_errors + incident.held_messages:
         return "What would have been held back"
     if observed:
         return "What was, or would have been, held back"
     return "What was held back"
+
+
+def _nothing_held(incident: Incident) -> str:
+    if incident.failover is not None:
+        return one_line(incident.failover.outcome, _MAX_TEXT)
+    return "nothing" if incident.ended_at is not None else "nothing yet"
 
 
 def _tries(incident: Incident) -> tuple[Try, ...]:
@@ -328,7 +342,7 @@ def _tried(incident: Incident) -> str:
 def _noticed(incident: Incident) -> str:
     # `incident.noticed` counts the kinds too, and these have a table of their own here.
     held = incident.held_messages
-    if not held:
+    if not held or incident.failover is not None:
         return incident.noticed if incident.ended_at is not None else "Nothing yet."
     words = held_in_words(held, incident.observed_messages, "message")
     return f"{words} in {duration(incident.secs)}. Sound was not touched."
