@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,7 +18,10 @@ pytest.importorskip(
 if shutil.which("prometheus") is None or shutil.which("promtool") is None:
     pytest.skip("no `prometheus` and `promtool` on the PATH", allow_module_level=True)
 
+from aiohttp import web
 from pipecat.frames.frames import EndFrame
+from pipecat.pipeline.llm_switcher import LLMSwitcher
+from pipecat.processors.aggregators.llm_context import LLMContext
 
 from bot import Output, app_message, dead, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
@@ -27,6 +31,7 @@ from pipecat_circuit_breaker.demo.tally import Tally
 from pipecat_circuit_breaker.instrumentation import instrument
 from pipecat_circuit_breaker.testing import Transport
 from test_prometheus import dashboard, exposed
+from tool_bot import Model, aggregators, llm_at, says, until
 
 RULES = files("pipecat_circuit_breaker") / "instrumentation" / "alerts.yml"
 NAME = "pipecat_circuit_breaker"
@@ -289,6 +294,46 @@ async def test__hundred_normal_calls__nothing_fires__one_outage_among_them__one_
         await call(n)
 
     assert await watched.alerts() == {"PipecatOutage": 1}
+
+
+def refuses(request):
+    raise web.HTTPInternalServerError
+
+
+async def test__a_service_fails_in_many_calls__one_ticket__nobody_answers__a_page(
+    watched, monkeypatch
+):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    @asynccontextmanager
+    async def call(second):
+        async with Model(refuses).serving() as down, Model(second).serving() as other:
+            llms = [llm_at(model) for model in (down, other)]
+            for llm in llms:
+                llm._client = llm._client.with_options(max_retries=0)
+            breaker, switcher = watched.breaker(), LLMSwitcher(llms)
+            breaker.failover(switcher)
+            user, assistant = aggregators(LLMContext())
+            async with running(breaker, user, switcher, assistant) as worker:
+                await worker.queue_frame(says("hello"))
+                await until(lambda: breaker.health()["status"] in ("degraded", "out"))
+                await until(
+                    lambda: (
+                        breaker.health()["failovers"][switcher.name]["answers"] or second is refuses
+                    )
+                )
+                yield
+
+    for _ in range(12):
+        async with call(lambda request: "Yes."):
+            pass
+    assert await watched.alerts() == {"PipecatServiceDown": 1}
+
+    async with call(refuses):
+        await asyncio.sleep(3)
+        names = await watched.alerts()
+    assert names["PipecatNobodyAnswers"] == 1 and names["PipecatOutage"] == 1
+    assert "PipecatOutageLasts" not in names and "PipecatManyOutages" not in names
 
 
 async def test__each_storm_of_the_demo__one_alert(watched, clock):

@@ -199,6 +199,7 @@ async def test__metrics__names_units_and_kinds(clock, telemetry):
         "held_frames": "{frame}",
         "observed_frames": "{frame}",
         "unsent_messages": "{frame}",
+        "failover_requests": "{request}",
         "probes": "{probe}",
     }
     for name, metric in metrics.items():

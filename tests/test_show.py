@@ -18,6 +18,7 @@ from pipecat_circuit_breaker import (
     ChainStep,
     CircuitState,
     Ending,
+    FailedOver,
     Incident,
     Origin,
     Probe,
@@ -239,6 +240,54 @@ def test__tree__text_with_markup__shown_as_it_is_on_one_line(text):
 
     assert "\x1b" not in shown
     assert text.replace("\x1b", " ").replace("\n", " ") in shown
+
+
+def failed_over(**values) -> Incident:
+    given = {"saved": 44, "lost": 1, "took_over": "LLM#1", "failed": ("LLM#0",)} | values
+    return incident_of(
+        trigger=Trigger.FAILOVER,
+        failover=FailedOver(switcher="LLMSwitcher#0", **given),
+        chain=chain_of(2, "Error code: 500"),
+        held_errors=0,
+        held_messages=0,
+        held_kinds={},
+    )
+
+
+def test__tree__a_service_failed__who_took_over_what_was_lost_and_when_it_was_back():
+    shown = words(printed(failed_over()))
+
+    assert (
+        "LLM#0 failed (Error code: 500); LLM#1 took over: 44 requests answered, 1 lost; "
+        f"back after {duration(incident_of().secs)}"
+    ) in shown
+    assert "What became of the requests" in shown
+    assert "1 request got no answer, or not the whole of it." in shown
+    assert "held back" not in shown
+
+
+def test__tree__no_service_answers__says_so():
+    shown = words(printed(failed_over(failed=("LLM#0", "LLM#1"), nobody_answers=True, saved=0)))
+
+    assert "LLM#0 and LLM#1 failed" in shown
+    assert "no service of LLMSwitcher#0 answers: 1 request lost" in shown
+
+
+@pytest.mark.parametrize(
+    "ending, back",
+    [
+        (Ending.PIPELINE_OVER, "not back when the call was over"),
+        (Ending.BY_HAND, "taken for back by hand"),
+        (None, "not back yet"),
+    ],
+)
+def test__tree__a_service_failed__how_it_ended(ending, back):
+    incident = failed_over().model_copy(update={"ending": ending})
+    assert back in words(printed(incident))
+
+
+def test__tree__a_service_failed_and_nothing_was_lost__a_pause_is_all():
+    assert "Nothing but a pause" in words(printed(failed_over(lost=0)))
 
 
 @pytest.mark.parametrize(

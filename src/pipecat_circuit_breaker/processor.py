@@ -240,7 +240,8 @@ class CircuitBreakerProcessor(FrameProcessor):
         Call it before the pipeline runs, for a :class:`ServiceSwitcher` or
         :class:`LLMSwitcher`, whatever its strategy: of LLM services, or of TTS
         services that answer each text with its sound. See the events of the
-        :class:`Failover` that it returns.
+        :class:`Failover` that it returns. In the modes ``OBSERVE`` and
+        ``DISABLED`` it does nothing.
 
         Args:
             switcher: The switcher.

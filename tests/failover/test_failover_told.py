@@ -491,3 +491,45 @@ async def test__interrupted_while_the_backup_answers__neither_saved_nor_lost():
         [incident] = bot.breaker.incidents
         assert (incident.failover.saved, incident.failover.lost) == (0, 0)
         assert incident.failover.outcome == "nobody took over"
+
+
+async def test__opentelemetry__counts_requests_by_the_class_of_the_service():
+    pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from pipecat_circuit_breaker.instrumentation import instrument
+
+    reader, spans, tracers = InMemoryMetricReader(), InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    bot = Bot(*first_fails([FAIL], second=(GOOD, GOOD, [FAIL])))
+    instrument(bot.breaker, MeterProvider(metric_readers=[reader]), tracers)
+
+    def values(name):
+        [resource] = reader.get_metrics_data().resource_metrics
+        [metric] = [m for m in resource.scope_metrics[0].metrics if m.name.endswith(f".{name}")]
+        return {
+            tuple(point.attributes.values()): point.value
+            for point in metric.data.data_points
+            if point.value
+        }
+
+    service, switcher = "Scripted: service down", "LLMSwitcher: nobody answers"
+    async with bot.talking():
+        for _ in range(3):
+            await bot.ask(secs=1)
+
+        assert values("failover_requests") == {(service, "saved"): 2, (service, "lost"): 1}
+        assert values("incidents") == {(service,): 2, (switcher,): 1}
+        assert values("circuits")[switcher, "open"] == 1
+        assert values("circuits")[service, "open"] == 1
+    first, _ = spans.get_finished_spans()
+    told = {
+        name.rpartition(".")[2]: value
+        for name, value in first.attributes.items()
+        if ".failover." in name
+    }
+    assert told == {"took_over": "second", "saved": 2, "lost": 1}

@@ -21,6 +21,7 @@ from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker.incident import (
     ChainStep,
     Ending,
+    FailedOver,
     Incident,
     ProbeOutcome,
     Trigger,
@@ -216,7 +217,7 @@ def duration(secs: float) -> str:
 def _facts(incident: Incident) -> list[str]:
     facts = [_why(incident), f"opened {_moment(incident.opened_at)}"]
     if incident.failover is not None:
-        facts.insert(0, one_line(incident.failover.outcome, _MAX_TEXT))
+        facts[0] = _failover(incident, incident.failover)
     if incident.mode is Mode.OBSERVE:
         facts.insert(0, "only observed")
     if incident.openings > 1:
@@ -225,9 +226,7 @@ def _facts(incident: Incident) -> list[str]:
         facts.append(f"lasted {duration(incident.secs)}")
     elif incident.secs >= _SOON:
         facts.append(f"not over after {duration(incident.secs)}")
-    if incident.failover is not None and incident.ending is Ending.RECOVERED:
-        facts.append("ended when it answered again")
-    elif incident.ending is not None:
+    if incident.ending is not None and incident.failover is None:
         facts.append(_ENDINGS[incident.ending])
     if incident.state is CircuitState.OPEN:
         wait = incident.probe_in_secs
@@ -254,6 +253,23 @@ def _why(incident: Incident) -> str:
             return "a request failed"
         case Trigger.MANUAL:
             return "opened by hand"
+
+
+def _failover(incident: Incident, failover: FailedOver) -> str:
+    """Say who failed, who took over, and when it was back."""
+    failed = " and ".join(one_line(name, _MAX_NAME) for name in failover.failed)
+    said = f" ({one_line(incident.chain[-1].text, _MAX_NAME)})" if incident.chain else ""
+    after = f"after {duration(incident.secs)}"
+    match incident.ending:
+        case None:
+            back = "not back yet"
+        case Ending.RECOVERED:
+            back = f"back {after}"
+        case Ending.BY_HAND:
+            back = f"taken for back by hand {after}"
+        case _:
+            back = "not back when the call was over"
+    return f"{failed} failed{said}; {one_line(failover.outcome, _MAX_TEXT)}; {back}"
 
 
 def _chain(incident: Incident, most_steps: int) -> tuple[Step | Gap, ...]:
