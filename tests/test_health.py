@@ -31,6 +31,7 @@ def test__before_the_pipeline_is_set_up__idle(clock):
         "pipeline": None,
         "processors": {},
         "channels": {},
+        "failovers": {},
     }
 
 

@@ -278,7 +278,9 @@ class CircuitBreakerProcessor(FrameProcessor):
             text_aggregator=text_aggregator,
             announcement=announcement,
         )
-        self._failovers.append(failover)
+        # It may have had another one before, which has left.
+        others = [other for other in self._failovers if other.switcher is not switcher]
+        self._failovers = [*others, failover]
         if self._guard is not None:
             failover.join(self._guard)
         return failover

@@ -8,8 +8,9 @@ from failover_parts import FAIL, HANG, Bot, Scripted, passed, words
 from loguru import logger
 from pipecat.frames.frames import ErrorFrame, OutputAudioRawFrame
 from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyFailover
+from pipecat.processors.frame_processor import FrameDirection
 
-from bot import settle
+from bot import running, settle
 from pipecat_circuit_breaker import CircuitState, Ending, Mode, ProbeOutcome, Trigger
 
 HEARD = "I am here. What can I do for you today?"
@@ -458,10 +459,54 @@ async def test__mode_is_not_to_guard__a_request_is_the_active_services_alone(mod
         assert bot.answers[-1] == HEARD
 
 
+async def test__telling_fails__the_request_is_answered_all_the_same(monkeypatch, hear):
+    bot = Bot(*first_fails([FAIL], GOOD))
+    with hear(bot) as heard:
+        async with bot.talking():
+            monkeypatch.setattr(type(bot.breaker.guard), "link_of_failure", None)
+            await bot.ask(secs=1)
+            await bot.ask(secs=10)
+
+            assert bot.answers == [HEARD, HEARD]
+            assert bot.told[0].startswith("failed first")
+        [line] = [line for line in heard.lines if line.startswith("ERROR")]
+        assert "circuit breaker failed while noting what becomes of a request" in line
+
+
+async def test__error_that_names_no_processor__is_the_services():
+    class Nameless(Scripted):
+        async def answer(self, script, context):
+            await self.push_frame(ErrorFrame("no answer"), FrameDirection.UPSTREAM)
+
+    async with Bot(Nameless("first", [FAIL]), Scripted("second", GOOD)).talking() as bot:
+        await bot.ask(secs=1)
+
+        assert bot.breaker.incidents[0].origin.processor == "first"
+
+
+async def test__another_failover_for_the_same_switcher__takes_the_place_of_the_first():
+    bot = Bot(*first_fails([FAIL]))
+    bot.failover.leave()
+    bot.failover = bot.breaker.failover(bot.switcher)
+    async with bot.talking():
+        await bot.ask(secs=1)
+
+        assert len(bot.breaker.circuits) == 2
+        assert bot.breaker.health()["status"] == "degraded"
+
+
+async def test__asked_for_while_the_pipeline_runs__is_told_too():
+    bot = Bot(*first_fails([FAIL]))
+    bot.failover.leave()
+    async with bot.talking():
+        bot.breaker.failover(bot.switcher)
+        await bot.ask(secs=1)
+
+        assert [i.failover.took_over for i in bot.breaker.incidents] == ["second"]
+
+
 async def test__the_breaker_is_in_no_pipeline__failover_works_without_incidents():
     bot = Bot(*first_fails([FAIL]))
-    from bot import running
-
     async with running(bot.front, bot.switcher, bot.ear) as bot.worker:
         await bot.ask()
 

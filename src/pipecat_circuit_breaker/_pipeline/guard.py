@@ -618,17 +618,17 @@ class Guard:
         """
         return self._breaker.services(switcher, services)
 
-    def link_of_failure(self, error: ErrorFrame) -> Link:
+    def link_of_failure(self, error: ErrorFrame, service: FrameProcessor) -> Link:
         """What is known of the error of a request, whether anybody has heard of it or not.
 
         Args:
-            error: The error; it names its processor.
+            error: The error.
+            service: The service that has failed.
         """
         link = self._causality.link_of(error)
         if link is not None and link.origin is not None:
             return link
-        processor = error.processor
-        assert processor is not None, "services report errors as their own"
+        processor = identify.processor_of(error, service, None)
         # A copy: nobody has pushed this one, and it may be pushed yet.
         return self._causality.born(
             copy.copy(error),

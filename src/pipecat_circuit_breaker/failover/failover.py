@@ -128,6 +128,11 @@ class Failover(BaseObject):
         return self._roster.is_out
 
     @property
+    def switcher(self) -> ServiceSwitcher[Any]:
+        """The switcher whose services stand in for each other."""
+        return self._switcher
+
+    @property
     def acts(self) -> bool:
         """Whether it does anything: in the breaker's mode ``GUARD`` alone.
 
@@ -167,8 +172,8 @@ class Failover(BaseObject):
         return error
 
     async def _note_answer(self, service: int) -> None:
-        if self._services is not None:
-            self._services.answered(service, self._roster.in_place_of(service))
+        others = self._roster.in_place_of(service)
+        self._note(lambda services: services.answered(service, others))
         if self._roster.succeed(service):
             await self._tell_recovery(service)
         await self._tell_outage_over()
@@ -176,8 +181,7 @@ class Failover(BaseObject):
     async def _note_loss(self, partial: str, *, nobody_answers: bool) -> None:
         """Tell the application what was lost, and the caller once in each outage."""
         is_news = nobody_answers and self._roster.begin_outage()
-        if self._services is not None:
-            self._services.lost(self._roster.failing)
+        self._note(lambda services: services.lost(self._roster.failing))
         await self._write_down(nobody_answers=nobody_answers)
         if is_news and self._announcement is not None:
             announcement = self._announcement
@@ -218,28 +222,42 @@ class Failover(BaseObject):
         nobody_answers: bool = False,
     ) -> None:
         """Let the breaker's incidents, totals and log say what has happened."""
-        guard, services = self._guard, self._services
-        if guard is None or services is None:
+        guard = self._guard
+        if guard is None:
             return
-        links = {service: guard.link_of_failure(e) for service, e in (failed or {}).items()}
-        services.changed(self._roster.take_changes(), links)
-        if by is not None:
-            services.took_over(by, self._roster.in_place_of(by))
-        if nobody_answers:
-            services.went_out()
+
+        def note(services: Services) -> None:
+            links = {
+                service: guard.link_of_failure(error, self._switcher.services[service])
+                for service, error in (failed or {}).items()
+            }
+            services.changed(self._roster.take_changes(), links)
+            if by is not None:
+                services.took_over(by, self._roster.in_place_of(by))
+            if nobody_answers:
+                services.went_out()
+
+        self._note(note)
         await guard.tell()
+
+    def _note(self, note: Callable[[Services], None]) -> None:
+        """Have something written down; that it cannot be keeps no request from its answer."""
+        if self._guard is None or self._services is None:
+            return
+        try:
+            note(self._services)
+        except Exception as e:
+            self._guard.report("noting what becomes of a request", e)
 
     async def _tell_recovery(self, service: int) -> None:
         processor = self._switcher.services[service]
         await _make_usable(processor)
-        if self._services is not None:
-            self._services.came_back()
+        self._note(Services.came_back)
         await self._write_down()
         await self._call_event_handler("on_service_recovered", processor)
 
     async def _tell_outage_over(self) -> None:
-        if self._services is not None:
-            self._services.came_back()
+        self._note(Services.came_back)
         await self._write_down()
         if self._roster.end_outage():
             await self._call_event_handler("on_outage_over")

@@ -70,6 +70,7 @@ class TTSFailover(Failover):
             return
         self._roster.prefer(self._voices.index(voice))
         failed: dict[int, ErrorFrame] = {}
+        is_told = False
         while (service := self._roster.next(failed)) is not None:
             await self._stop_shadow(service)
             if not failed:
@@ -80,7 +81,9 @@ class TTSFailover(Failover):
             try:
                 async for frame in frames:
                     # There is sound: told now, since the caller may interrupt it.
-                    await self._tell_failures(failed, saved=True, by=service)
+                    if not is_told:
+                        is_told = True
+                        await self._tell_failures(failed, saved=True, by=service)
                     yield frame
             except Failed as failure:
                 failed[service] = failure.error
