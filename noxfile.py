@@ -55,7 +55,12 @@ def releases(session: nox.Session, release: str) -> None:
         "releases",
         *(
             session.posargs
-            or ["tests/releases", "tests/test_storms.py", "tests/test_tool_loops.py"]
+            or [
+                "tests/releases",
+                "tests/test_storms.py",
+                "tests/test_tool_loops.py",
+                "tests/test_tool_loops_failover.py",
+            ]
         ),
         env={"PIPECAT_RELEASE": release},
     )

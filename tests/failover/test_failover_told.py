@@ -40,7 +40,8 @@ class Heard:
 
     def note(self, message):
         record = message.record
-        if record["name"].startswith("pipecat_circuit_breaker"):
+        # On some releases another one says once that data of a tokenizer are missing.
+        if record["message"].startswith("circuit"):
             self.lines.append(f"{record['level'].name} {record['message']}")
 
 
@@ -358,9 +359,10 @@ async def test__other_errors_of_the_service__are_an_incident_of_their_own():
     async with Bot(first, second).talking() as bot:
         await bot.ask(secs=0.1)
         for _ in range(5):
-            error = ErrorFrame("another bug", processor=second)
-            error.exception = KeyError("x")
-            await second.push_error_frame(error)
+            try:
+                {}["x"]
+            except KeyError as e:
+                await second.push_error("another bug", exception=e)
             await settle()
 
         assert [i.trigger for i in bot.breaker.incidents] == [Trigger.FAILOVER, Trigger.ERRORS]
