@@ -152,7 +152,7 @@ async def test__switched_by_hand_to_a_service_in_its_cooldown__it_is_asked():
         assert bot.answers == [SECOND, HEARD]
 
 
-async def test__two_thousand_turns__nothing_grows():
+async def test__seven_hundred_turns__nothing_grows():
     import gc
     import tracemalloc
 

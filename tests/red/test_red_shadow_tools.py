@@ -1,6 +1,6 @@
 """Shadow requests and rounds of tools."""
 
-from failover_parts import FAIL, Bot, Call, Scripted, passed
+from failover_parts import FAIL, Bot, Call, Scripted, passed, words
 from pipecat.frames.frames import LLMContextFrame
 from tenacity import wait_fixed
 
@@ -57,3 +57,24 @@ async def test__eight_good_rounds_in_one_turn_beside_shadows__tools_stay_on():
             await bot.worker.queue_frame(LLMContextFrame(bot.context))
             await passed(2)
         assert called == ["second"] * 8
+
+
+async def test__observe_mode__shadow_sets_off_no_on_tool_loop():
+    from pipecat_circuit_breaker import Mode
+
+    async def book(params):
+        await params.result_callback({"ok": True})
+
+    first = Scripted("first", [FAIL], [Call("book"), FAIL])
+    second = Scripted("second", words("I am here. Good."))
+    bot = Bot(first, second, cooldown=wait_fixed(1))
+    told = []
+    bot.breaker.add_event_handler("on_tool_loop", lambda *a: told.append(a))
+    async with bot.talking():
+        bot.switcher.register_function("book", book)
+        await bot.breaker.set_mode(Mode.OBSERVE) if hasattr(bot.breaker, "set_mode") else None
+        bot.context.add_message({"role": "user", "content": "one question"})
+        for _ in range(15):
+            await bot.worker.queue_frame(LLMContextFrame(bot.context))
+            await passed(2)
+        assert told == []
