@@ -5,6 +5,7 @@ that have gone over HTTP. Written with names that every release from 0.0.108 on 
 """
 
 import asyncio
+import copy
 import inspect
 import json
 from contextlib import asynccontextmanager
@@ -16,9 +17,12 @@ import pytest
 from loguru import logger
 from pipecat.frames.frames import (
     FunctionCallInProgressFrame,
+    FunctionCallResultProperties,
     InterruptionFrame,
     LLMContextFrame,
     LLMMessagesAppendFrame,
+    LLMMessagesUpdateFrame,
+    LLMRunFrame,
     ManuallySwitchServiceFrame,
 )
 from pipecat.pipeline.llm_switcher import LLMSwitcher
@@ -781,3 +785,75 @@ async def test__tools_off__frames_of_the_last_calls__do_not_reach_anybody():
         await call.hears(requests=FAILED_LIMIT + 1)
 
         assert len(seen) == FAILED_LIMIT
+
+
+class Redactor(FrameProcessor):
+    """Hands on a deep copy of each context, as one that takes personal data out does."""
+
+    async def process_frame(self, frame, direction):
+        await super().process_frame(frame, direction)
+        if isinstance(frame, LLMContextFrame):
+            frame = LLMContextFrame(copy.deepcopy(frame.context))
+        await self.push_frame(frame, direction)
+
+
+def has_result(context, call):
+    found = [m for m in context.get_messages() if m.get("tool_call_id") == call]
+    return bool(found) and "error" in found[0]["content"]
+
+
+def run_again(context):
+    return LLMRunFrame()
+
+
+def say_again(context):
+    """A flow that sets the same conversation anew."""
+    return LLMMessagesUpdateFrame(messages=copy.deepcopy(context.get_messages()), run_llm=True)
+
+
+@pytest.mark.parametrize("between", [[], [Redactor]], ids=["as it is", "copied"])
+@pytest.mark.parametrize("again", [run_again, say_again])
+async def test__failing_tool_has_the_model_asked_anew__ends(again, between):
+    context = context_with_tools("book")
+    user, assistant = aggregators(context)
+    told = []
+
+    async def book(params):
+        await params.result_callback(
+            {"error": "down"}, properties=FunctionCallResultProperties(run_llm=False)
+        )
+        # Not before the result is in the context.
+        await until(lambda: has_result(context, params.tool_call_id))
+        await worker.queue_frame(again(context))
+
+    async with Model(lambda request: [("book", {})]).serving() as model:
+        llm = llm_at(model)
+        llm.register_function("book", book)
+        breaker = CircuitBreakerProcessor()
+        breaker.add_event_handler("on_tool_loop", lambda breaker, loop: told.append(loop))
+        async with running(breaker, user, *[make() for make in between], llm, assistant) as worker:
+            await worker.queue_frame(says("go"))
+            await until(lambda: told or len(model.asked) > FAILED_LIMIT + 1)
+
+    assert [loop.failed_rounds for loop in told] == [FAILED_LIMIT]
+    assert len(model.asked) == FAILED_LIMIT + 1
+
+
+async def test__application_appends_one_and_the_same_message_each_minute__each_is_a_turn():
+    context = context_with_tools("look")
+    user, assistant = aggregators(context)
+    check = {"role": "user", "content": "check the oven"}
+    tool = Tool(lambda n: {"ok": True})
+
+    def answer(request):
+        return "Fine." if request["messages"][-1]["role"] == "tool" else [("look", {})]
+
+    async with Model(answer).serving() as model:
+        llm = llm_at(model, look=tool)
+        async with running(CircuitBreakerProcessor(), user, llm, assistant) as worker:
+            for turn in range(1, LIMIT + 4):
+                await worker.queue_frame(LLMMessagesAppendFrame(messages=[check], run_llm=True))
+                await until(lambda turn=turn: spoken(context).count("Fine.") == turn)
+
+    assert tool.runs == LIMIT + 3
+    assert not any(tools_are_off(request) for request in model.asked)

@@ -1,5 +1,6 @@
 """How often a model has called tools in one turn, read from what it was asked and what it called."""
 
+import copy
 import json
 
 import pytest
@@ -189,6 +190,37 @@ def test__user_speaks__tool_of_before_returns_before_the_model_is_asked__count_s
     talk.ask(by_user=True)
 
     assert talk.counts == (0, 0)
+
+
+def test__same_message_is_appended_again__is_a_turn_each_time():
+    talk = Conversation()
+    again = talk.messages[0]
+    for _ in range(3):
+        talk.round(BAD)
+        talk.messages += [again]
+        talk.ask(by_user=True)
+
+    assert talk.counts == (0, 0)
+
+
+def test__same_words_where_the_latest_message_only_is_kept__are_a_turn_each_time():
+    talk = Conversation()
+    for _ in range(3):
+        talk.round(BAD)
+        talk.messages = [user()]
+        talk.ask(by_user=True)
+
+    assert talk.counts == (0, 0)
+
+
+def test__conversation_is_copied__is_no_turn_of_the_user():
+    talk = Conversation()
+    for _ in range(3):
+        talk.round(BAD, asks=False)
+        talk.messages = copy.deepcopy(talk.messages)
+        talk.ask(by_user=True)
+
+    assert talk.counts == (3, 3)
 
 
 def test__application_asks_by_itself_in_between__is_no_turn_of_the_user():

@@ -49,11 +49,12 @@ class ToolRounds:
         """Start with a turn in which no tool was called."""
         self._max_rounds = max_rounds
         self._max_failed = max_failed
-        self._begin_turn(None)
+        self._begin_turn(())
 
-    def _begin_turn(self, said: object) -> None:
-        #: What the user had said last when the turn began.
-        self._said = said
+    def _begin_turn(self, messages: Sequence[Any]) -> None:
+        #: What the user had said last when the turn began, and how much in all.
+        self._said = _last_said(messages)
+        self._times_said = _times_said(messages)
         self.rounds = 0
         self.failed_rounds = 0
         #: Whether somebody was told that the limit is reached, and that the model went on.
@@ -101,7 +102,7 @@ class ToolRounds:
                 anybody can tell, and not what came of a tool.
         """
         if self._begins_turn(messages, by_user=by_user):
-            self._begin_turn(_last_said(messages))
+            self._begin_turn(messages)
             return
         for _ in range(len(self._awaited)):
             calls = self._awaited.popleft()
@@ -114,9 +115,7 @@ class ToolRounds:
     def _begins_turn(self, messages: Sequence[Any], *, by_user: bool) -> bool:
         """Whether the user has said something."""
         if by_user:
-            # What a tool has returned meanwhile may stand behind it.
-            said = _last_said(messages)
-            return said is not None and said is not self._said
+            return self._is_news(messages)
         for message in reversed(messages):
             role = _role_of(message)
             if role == "tool":
@@ -125,6 +124,22 @@ class ToolRounds:
             if role == "user" and not _has_picture(message):
                 return True
         return False
+
+    def _is_news(self, messages: Sequence[Any]) -> bool:
+        """Whether the user has said something since the turn began.
+
+        The message itself does not tell: applications append one and the same object
+        again, and hand on copies of what was said before. Nor does it where it stands:
+        what a tool has returned meanwhile may stand behind it.
+        """
+        said = _last_said(messages)
+        if said is None:
+            return False
+        if said != self._said or _times_said(messages) > self._times_said:
+            return True
+        # The same words, and no more of them: said again where what was said before is
+        # cut off, or a copy, which has behind it what came of the tools.
+        return said is not self._said and _role_of(messages[-1]) != "tool"
 
 
 def is_failure(result: str, failures: Collection[str] = ()) -> bool:
@@ -170,6 +185,11 @@ def _decoded(text: str) -> Any:
 def _last_said(messages: Sequence[Any]) -> object:
     """What the user has said last."""
     return next((m for m in reversed(messages) if _role_of(m) == "user"), None)
+
+
+def _times_said(messages: Sequence[Any]) -> int:
+    """How many messages the user has sent."""
+    return sum(_role_of(message) == "user" for message in messages)
 
 
 def _results(messages: Sequence[Any], ids: Collection[str]) -> Iterator[tuple[str, str]]:
