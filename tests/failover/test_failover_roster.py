@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipecat_circuit_breaker.failover.roster import RELAPSE_SECS, Probe, Roster
+from pipecat_circuit_breaker.failover.roster import PROBE_TIMEOUT_SECS, RELAPSE_SECS, Probe, Roster
 from pipecat_circuit_breaker.testing import Clock
 
 FIRST, SECOND, THIRD = range(3)
@@ -136,3 +136,39 @@ def test__outage__begins_and_ends_once(roster):
     assert [roster.begin_outage(), roster.begin_outage()] == [True, False]
     assert roster.is_out
     assert [roster.end_outage(), roster.end_outage()] == [True, False]
+
+
+#
+# What is told
+#
+
+
+def test__failing__in_the_order_in_which_they_would_be_asked(roster):
+    for service in (FIRST, SECOND, THIRD):
+        roster.fail(service)
+    roster.prefer(SECOND)
+    assert roster.failing == (SECOND, FIRST, THIRD)
+
+
+def test__in_place_of__those_before_it_that_do_not_work(roster):
+    roster.fail(FIRST)
+    roster.fail(THIRD)
+    assert [roster.in_place_of(s) for s in (FIRST, SECOND, THIRD)] == [(), (FIRST,), (FIRST,)]
+
+
+def test__changes__in_order_and_once(roster, clock):
+    roster.fail(FIRST)
+    clock.advance(5.0)
+    [probe] = roster.probes(SECOND)
+    clock.advance(PROBE_TIMEOUT_SECS)
+    order(roster)  # it never reported
+    roster.succeed(FIRST)
+    changes = [(s, t.before.value, t.after.value) for s, t in roster.take_changes()]
+    assert changes == [
+        (FIRST, "closed", "open"),
+        (FIRST, "open", "half_open"),
+        (FIRST, "half_open", "open"),
+        (FIRST, "open", "closed"),
+    ]
+    assert roster.take_changes() == ()
+    assert not roster.settle(probe, success=True)

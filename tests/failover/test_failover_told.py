@@ -197,6 +197,7 @@ async def test__reset__the_service_is_asked_again_and_fails_again__the_next_inci
         await bot.ask(secs=1)
 
         assert [i.ending for i in bot.breaker.incidents] == [Ending.BY_HAND, None]
+        assert len([c for c in bot.breaker.circuits if c.origin.kind == "service down"]) == 2
 
 
 async def test__breaks_off_after_its_first_sentence__lost_and_no_outage(hear):
@@ -288,11 +289,21 @@ async def test__all_fail_and_come_back__a_line_when_one_answers_and_one_when_all
             assert incident.ending is Ending.RECOVERED
             assert not incident.failover.nobody_answers
             assert [line.split(" ")[0] for line in heard.lines] == ["ERROR", "INFO", "INFO"]
+            assert "nobody took over: 1 request lost, in 1.0 s" in heard.lines[1]
             assert "one of the services that failed is back" in heard.lines[1]
             assert "circuit closed (recovered)" in heard.lines[2]
             assert bot.told.count("outage over") == 1
             assert totals(bot)["LLMSwitcher: nobody answers"]["closings"] == 1
             assert bot.breaker.health()["status"] == "ok"
+
+
+async def test__all_fail_until_the_end__the_end_is_no_recovery(hear):
+    bot = Bot(*first_fails([FAIL], second=([FAIL],)))
+    with hear(bot) as heard:
+        async with bot.talking():
+            await bot.ask(secs=1)
+    assert [line.split(" ")[0] for line in heard.lines] == ["ERROR", "INFO"]
+    assert "circuit closed (pipeline_over)" in heard.lines[1]
 
 
 async def test__the_backup_fails_later__a_second_incident_and_one_outage(hear):
@@ -339,6 +350,7 @@ async def test__lost_requests_open_the_circuit_of_their_errors__the_same_inciden
             assert open_now == {"service down", "ConnectionError"}
             assert len(heard.incidents("opened")) == 1 and len(heard.lines) == 1
             assert incident.held_errors == 1 and incident.failover.lost == 6
+            assert incident.failures == 5
             assert sum(each.incidents for each in bot.breaker.totals) == 2  # it, and the outage
 
 

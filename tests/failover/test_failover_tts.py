@@ -20,7 +20,7 @@ from pipecat.services.settings import TTSSettings
 from pipecat.services.tts_service import TTSService, WebsocketTTSService
 
 from bot import Tap, ended, running, settle
-from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, Mode
 
 #: What a script may be: all is well; an error that is yielded, reported, raised; none at all.
 WELL, YIELDS, REPORTS, RAISES = None, "yields", "reports", "raises"
@@ -75,7 +75,7 @@ class Bot:
         self.voices = voices
         self.front, self.ear = Tap(), Tap()
         self.switcher = ServiceSwitcher([*voices])
-        breaker = CircuitBreakerProcessor(
+        breaker = self.breaker = CircuitBreakerProcessor(
             params=CircuitBreakerParams(clock=lambda: asyncio.get_event_loop().time())
         )
         self.failover = breaker.failover(self.switcher, **settings)
@@ -226,3 +226,68 @@ def test__leave__everything_is_as_it_was_and_another_may_come():
     assert not {"run_tts", "push_error_frame"} & vars(voice).keys()
     assert "process_frame" not in vars(switcher)
     breaker.failover(switcher)
+
+
+#
+# Told by the breaker
+#
+
+
+async def test__primary_dies__one_incident_counts_the_sentences_of_the_backup():
+    bot = Bot(Speaks("primary", YIELDS), Speaks("backup"))
+    changes = []
+    async with running(*bot.line) as worker:
+        for event in ("opened", "closed"):
+            bot.breaker.add_event_handler(
+                f"on_circuit_{event}", lambda _, incident: changes.append(incident)
+            )
+        await bot.say(worker, "This is one.", "This is two.", "This is three.", secs=1.0)
+
+        [incident] = bot.breaker.incidents
+        assert (incident.failover.took_over, incident.failover.saved) == ("backup", 3)
+        assert incident.failover.lost == 0
+        # Told at the first sound, and not again.
+        assert [(i.failover.took_over, i.failover.saved) for i in changes] == [("backup", 0)]
+
+
+async def test__sound_in_many_frames__what_failed_is_told_once(monkeypatch):
+    bot = Bot(Speaks("primary", YIELDS), Speaks("backup"))
+    told, tell = [], bot.failover._tell_failures
+
+    async def count(*args, **kwargs):
+        told.append(args)
+        await tell(*args, **kwargs)
+
+    monkeypatch.setattr(bot.failover, "_tell_failures", count)
+    async with running(*bot.line) as worker:
+        await bot.say(worker, "This is one.", secs=1.0)
+
+        assert len(told) == 2  # at its first sound, and at the end of it
+
+
+async def test__none_speaks__one_incident_and_one_outage():
+    bot = Bot(Speaks("primary", RAISES), Speaks("backup", YIELDS))
+    async with running(*bot.line) as worker:
+        for n in range(6):
+            await bot.say(worker, f"This is number {n}.", secs=0.5)
+
+        [incident] = bot.breaker.incidents
+        assert incident.failover.failed == ("primary", "backup")
+        assert incident.failover.nobody_answers
+        assert incident.failover.lost >= 3
+        assert bot.told.count("outage") == 1
+        assert bot.breaker.health()["status"] == "out"
+
+
+@pytest.mark.parametrize("mode", [Mode.DISABLED, Mode.OBSERVE])
+async def test__mode_is_not_to_guard__the_service_speaks_alone(mode):
+    primary, backup = Speaks("primary", WELL, YIELDS), Speaks("backup")
+    bot = Bot(primary, backup)
+    async with running(*bot.line) as worker:
+        await bot.breaker.set_mode(mode)
+        await bot.say(worker, "This is one.")
+        await bot.say(worker, "This is two.")
+
+        assert bot.sound == "This is one."
+        assert backup.asked == [] and bot.told == []
+        assert bot.errors[0] == "no voice"  # from 1.8 on another says that there was no sound

@@ -338,8 +338,9 @@ class Journal:
         its failed deliveries make are one.
         """
         link = opening.link
-        if opening.failed_with is not None:
-            return self._outages.get(opening.failed_with)
+        if guarded.is_service:
+            first = opening.failed_with
+            return None if first is None else self._outages.get(first)
         if link is not None and link.first is not None:
             for other, outage in self._outages.items():
                 if other.origin == link.first or {link.origin, link.first} & other.failed_with:

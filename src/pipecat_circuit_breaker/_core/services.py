@@ -50,8 +50,10 @@ class Services:
         self._keeper = keeper
         self._journal = journal
         self._switcher = switcher
+        members = tuple(services)
+        self._services = tuple(service for service, _ in members)
         self.circuits = tuple(
-            Guarded(Origin.of(service, SERVICE_DOWN), circuit) for service, circuit in services
+            Guarded(Origin.of(service, SERVICE_DOWN), circuit) for service, circuit in members
         )
         #: Whether none of them has answered the latest request.
         self.is_out = False
@@ -78,12 +80,15 @@ class Services:
             failed: The errors of the services that have failed at this request.
         """
         failed = failed or {}
-        for service, link in failed.items():
-            guarded, origin = self.circuits[service], link.origin
-            if origin is not None:
-                guarded.note_failed_with(origin)
-                # A switcher may report it again as its own.
-                guarded.note_failed_with(Origin.of(self._switcher, origin.kind, where=origin.where))
+        # One of them, or the switcher, may report an error of another as its own.
+        whose = (self._switcher, *(self._services[service] for service in failed))
+        known = [link.origin for link in failed.values() if link.origin is not None]
+        for service in failed:
+            for origin in known:
+                for who in whose:
+                    self.circuits[service].note_failed_with(
+                        Origin.of(who, origin.kind, where=origin.where)
+                    )
         first: Guarded | None = None
         for service, transition in changes:
             guarded = self.circuits[service]
