@@ -43,7 +43,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("release", RELEASES, ids=RELEASES)
 def releases(session: nox.Session, release: str) -> None:
-    """Run what runs on every release: the storms of real transports, and the older names."""
+    """Run what runs on every release: storms of real transports, failover, the older names."""
     if release == "newest":
         release = newest(session)
         if release in RELEASES:
@@ -55,7 +55,12 @@ def releases(session: nox.Session, release: str) -> None:
         "releases",
         *(
             session.posargs
-            or ["tests/releases", "tests/test_storms.py", "tests/test_tool_loops.py"]
+            or [
+                "tests/releases",
+                "tests/failover",
+                "tests/test_storms.py",
+                "tests/test_tool_loops.py",
+            ]
         ),
         env={"PIPECAT_RELEASE": release},
     )
