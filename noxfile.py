@@ -7,7 +7,8 @@
 """Test sessions: the whole suite on each Python, the releases of pipecat, the linters.
 
 `nox` runs all, `nox -s tests-3.12` or `nox -s "releases(1.7.0)"` one; what follows `--` goes to
-pytest. A Python that is not there is skipped; where `CI` is set it is an error.
+pytest. A Python that is not there is skipped; where `CI` is set it is an error. Not among all is
+`nox -s normal_calls`.
 """
 
 import re
@@ -65,6 +66,20 @@ def releases(session: nox.Session, release: str) -> None:
         env={"PIPECAT_RELEASE": release},
     )
     session.run("pipecat-circuit-breaker", "demo", "--chain", "send-raises", "--seconds", "1")
+
+
+@nox.session(default=False)
+def normal_calls(session: nox.Session) -> None:
+    """Make the calls of real transports and of a real browser: minutes where others are at work."""
+    session.install("-e", ".[test]")
+    session.run(
+        "pytest",
+        *(
+            session.posargs
+            or ["tests/test_normal_calls.py", "tests/test_normal_calls_in_a_browser.py"]
+        ),
+        env={"NORMAL_CALLS": "1"},
+    )
 
 
 @nox.session
