@@ -7,7 +7,8 @@
 """Test sessions: the whole suite on each Python, the releases of pipecat, the linters.
 
 `nox` runs all, `nox -s tests-3.12` or `nox -s "releases(1.7.0)"` one; what follows `--` goes to
-pytest. A Python that is not there is skipped; where `CI` is set it is an error.
+pytest. A Python that is not there is skipped; where `CI` is set it is an error. Not among all is
+`nox -s normal_calls`.
 """
 
 import re
@@ -43,7 +44,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("release", RELEASES, ids=RELEASES)
 def releases(session: nox.Session, release: str) -> None:
-    """Run what runs on every release: the storms of real transports, and the older names."""
+    """Run what runs on every release: storms of real transports, failover, the older names."""
     if release == "newest":
         release = newest(session)
         if release in RELEASES:
@@ -57,6 +58,7 @@ def releases(session: nox.Session, release: str) -> None:
             session.posargs
             or [
                 "tests/releases",
+                "tests/failover",
                 "tests/test_storms.py",
                 "tests/test_tool_loops.py",
                 "tests/test_tool_loops_failover.py",
@@ -65,6 +67,20 @@ def releases(session: nox.Session, release: str) -> None:
         env={"PIPECAT_RELEASE": release},
     )
     session.run("pipecat-circuit-breaker", "demo", "--chain", "send-raises", "--seconds", "1")
+
+
+@nox.session(default=False)
+def normal_calls(session: nox.Session) -> None:
+    """Make the calls of real transports and of a real browser: minutes where others are at work."""
+    session.install("-e", ".[test]")
+    session.run(
+        "pytest",
+        *(
+            session.posargs
+            or ["tests/test_normal_calls.py", "tests/test_normal_calls_in_a_browser.py"]
+        ),
+        env={"NORMAL_CALLS": "1"},
+    )
 
 
 @nox.session

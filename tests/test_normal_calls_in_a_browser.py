@@ -21,7 +21,9 @@ from calls.webrtc import BrowserLine
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH"),
-    pytest.mark.skipif("NORMAL_CALLS" not in os.environ, reason="by hand, with NORMAL_CALLS=1"),
+    pytest.mark.skipif(
+        "NORMAL_CALLS" not in os.environ, reason="run by hand with `nox -s normal_calls`"
+    ),
 ]
 
 WAYS = [client_hangs_up, client_vanishes, bot_hangs_up, client_comes_back]

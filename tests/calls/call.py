@@ -97,11 +97,14 @@ class Recognition(FrameProcessor):
     def __init__(self) -> None:
         super().__init__()
         self.refused = False
+        self.heard = asyncio.Event()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
-        if self.refused and isinstance(frame, TranscriptionFrame):
-            await self.push_error("Recognition failed: quota exceeded")
+        if isinstance(frame, TranscriptionFrame):
+            self.heard.set()
+            if self.refused:
+                await self.push_error("Recognition failed: quota exceeded")
         await self.push_frame(frame, direction)
 
 
@@ -197,6 +200,7 @@ class Call:
         await self._started.wait()
         while True:
             self.said += 1
+            self.recognition.heard.clear()
             await self.worker.queue_frames(
                 [
                     TranscriptionFrame(text="Do you hear me?", user_id="client", timestamp=""),
@@ -207,6 +211,8 @@ class Call:
                 ]
             )
             await asyncio.sleep(CHUNK_SECS)
+            # On a busy machine it would talk faster than it is heard, and never come to its end.
+            await self.recognition.heard.wait()
 
     async def _on_client_disconnected(self, *_: Any) -> None:
         self.gone.set()

@@ -154,7 +154,14 @@ class WebsocketServer(WebsocketLine):
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[int]:
     """Serve an application with uvicorn on loopback, and say at which port."""
-    config = uvicorn.Config(app, port=0, log_level="critical", ws="websockets")
+    config = uvicorn.Config(
+        app,
+        port=0,
+        log_level="critical",
+        ws="websockets",
+        # Where a test fails its client is still connected, and uvicorn would wait for it.
+        timeout_graceful_shutdown=1,
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:

@@ -2,8 +2,15 @@
 
 import asyncio
 import selectors
+from contextlib import suppress
 
 import pytest
+
+with suppress(ImportError):
+    # A worker of 1.8 does it in a thread, and time must not jump ahead of that.
+    from pipecat.utils.prewarm import warm_deferred_imports
+
+    warm_deferred_imports()
 
 
 class _Jumping(selectors.DefaultSelector):
@@ -37,3 +44,12 @@ class _Policy(asyncio.DefaultEventLoopPolicy):
 @pytest.fixture
 def event_loop_policy():
     return _Policy()
+
+
+@pytest.fixture(autouse=True)
+def sentences(monkeypatch):
+    """Let sentences end without the data that nltk, pipecat's splitter below 1.12, would download."""
+    with suppress(ImportError):
+        from nltk.tokenize.punkt import PunktTokenizer
+
+        monkeypatch.setattr(PunktTokenizer, "load_lang", lambda *_: None)

@@ -31,6 +31,8 @@ from tenacity import wait_fixed
 from bot import running, settle
 from pipecat_circuit_breaker import CircuitBreakerProcessor
 
+pytestmark = pytest.mark.releases
+
 HEARD = "I am here. What can I do for you today?"
 GOOD = words(HEARD)
 

@@ -15,6 +15,8 @@ from pipecat.processors.frame_processor import FrameDirection
 
 from bot import ended, settle
 
+pytestmark = pytest.mark.releases
+
 HEARD = "I am here. What can I do?"
 GOOD = words(HEARD)
 

@@ -5,6 +5,8 @@ import pytest
 from pipecat_circuit_breaker.failover.roster import PROBE_TIMEOUT_SECS, RELAPSE_SECS, Probe, Roster
 from pipecat_circuit_breaker.testing import Clock
 
+pytestmark = pytest.mark.releases
+
 FIRST, SECOND, THIRD = range(3)
 
 

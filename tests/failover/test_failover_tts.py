@@ -22,6 +22,8 @@ from pipecat.services.tts_service import TTSService, WebsocketTTSService
 from bot import Tap, ended, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, Mode
 
+pytestmark = pytest.mark.releases
+
 #: What a script may be: all is well; an error that is yielded, reported, raised; none at all.
 WELL, YIELDS, REPORTS, RAISES = None, "yields", "reports", "raises"
 BREAKS = "breaks"
