@@ -233,12 +233,13 @@ class CircuitBreakerProcessor(FrameProcessor):
         cooldown: wait_base | None = None,
         text_aggregator: "Callable[[], BaseTextAggregator] | None" = None,
         announcement: str | Frame | None = None,
+        replay_secs: float | None = None,
     ) -> "Failover":
         """Ask the next service of a switcher what the first has failed to answer.
 
         Call it before the pipeline runs, for a :class:`ServiceSwitcher` or
-        :class:`LLMSwitcher`, whatever its strategy: of LLM services, or of TTS
-        services that answer each text with its sound. See the events of the
+        :class:`LLMSwitcher`, whatever its strategy: of LLM services, of STT
+        services, or of TTS services that answer each text with its sound. See the events of the
         :class:`Failover` that it returns.
 
         Args:
@@ -256,14 +257,17 @@ class CircuitBreakerProcessor(FrameProcessor):
                 it is not pipecat's default, which None is. For LLM services only.
             announcement: What the caller hears once per outage, when no service
                 answers: a line for your TTS service, or a frame with audio.
+            replay_secs: Seconds of sound since the last final transcription that
+                are kept for the next service, above 0. None is 30. For STT
+                services only.
 
         Returns:
             What tells the application of failures and outages.
 
         Raises:
             TypeError: It is no switcher, or of other services, or a setting is no such thing.
-            ValueError: ``attempt_timeout_secs`` is not a finite number above 0, or the
-                switcher has a failover already.
+            ValueError: ``attempt_timeout_secs`` or ``replay_secs`` is not a finite number
+                above 0, or the switcher has a failover already.
         """
         # Only here: who does not ask for it does not pay for it.
         from pipecat_circuit_breaker.failover import failover_of
@@ -275,6 +279,7 @@ class CircuitBreakerProcessor(FrameProcessor):
             cooldown=cooldown,
             text_aggregator=text_aggregator,
             announcement=announcement,
+            replay_secs=replay_secs,
         )
 
     async def open_circuits(self, origin: Origin | None = None) -> None:
