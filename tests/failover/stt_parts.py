@@ -63,13 +63,35 @@ class Server:
         self.requests = 0
         self.heard = []
 
+    def break_down(self):
+        self.refuses = True
+
 
 class Soniox(Server):
     """The protocol of Soniox: sound comes in pieces, and what was said since at `finalize`."""
 
-    service = None
+    def __init__(self):
+        super().__init__()
+        self.lets_in = asyncio.Event()
+        self.lets_in.set()
+        self._connections = set()
+
+    def kill_all(self):
+        for connection in self._connections:
+            connection.transport.abort()
+
+    def break_down(self):
+        super().break_down()
+        self.kill_all()
 
     async def _talk(self, connection):
+        self._connections.add(connection)
+        try:
+            await self._listen(connection)
+        finally:
+            self._connections.discard(connection)
+
+    async def _listen(self, connection):
         words = []
         self.requests += 1
         async for message in connection:
@@ -91,7 +113,8 @@ class Soniox(Server):
                 words = []
                 await connection.send(json.dumps({"tokens": tokens}))
 
-    def _let_in(self, connection, request):
+    async def _let_in(self, connection, request):
+        await self.lets_in.wait()
         if self.refuses:
             self.requests += 1
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "")
@@ -101,10 +124,9 @@ class Soniox(Server):
     async def listening(self, name):
         async with serve(self._talk, "127.0.0.1", 0, process_request=self._let_in) as server:
             port = server.sockets[0].getsockname()[1]
-            self.service = SonioxSTTService(
+            yield SonioxSTTService(
                 name=name, api_key="key", url=f"ws://127.0.0.1:{port}/", sample_rate=16000
             )
-            yield self.service
 
 
 class Whisper(Server):

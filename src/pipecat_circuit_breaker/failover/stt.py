@@ -134,7 +134,7 @@ class STTFailover(Failover):
         if service != self._who():
             # Nothing depends on it now; it is asked again when its time has come.
             return True
-        listener.note_failure()
+        listener.note_leftovers()
         if self._is_lost:
             return False
         self._failed[service] = error
@@ -231,6 +231,7 @@ class STTFailover(Failover):
             service = self._switcher.services.index(frame.service)
             self._roster.prefer(service)
             if frame.service is not self._active and self._ring.has_speech:
+                self._listeners[self._asked].note_leftovers()
                 await self._replay(service)
 
     async def _end(self, frame: Frame) -> None:
@@ -302,6 +303,10 @@ class STTFailover(Failover):
         self._ring.clear()
         failed, self._failed = self._failed, {}
         await self._tell_failures(failed, saved=False)
+        # It has logged it already, and told its own handlers. A switcher lets out
+        # what its active service reports, and nothing else.
+        active = self._switcher.services.index(self._switcher.strategy.active_service)
+        await self._listeners[active].push(failed[active], FrameDirection.UPSTREAM)
         service = self._roster.next(())
         if service is not None:
             listener = self._listeners[service]
@@ -309,9 +314,6 @@ class STTFailover(Failover):
                 await listener.prepare(self._timeout_secs)
             self._asked = service
             await self._activate(service)
-        last, error = [*failed.items()][-1]
-        # It has logged it already, and told its own handlers.
-        await self._listeners[last].push(error, FrameDirection.UPSTREAM)
         await self._note_loss("", nobody_answers=True)
         self._bring_back_all(failed)
 

@@ -107,8 +107,8 @@ class Listener:
         """Push a frame out of the service, whatever is decided."""
         await self._push(frame, direction)
 
-    def note_failure(self) -> None:
-        """Note that part of an utterance may be left in it."""
+    def note_leftovers(self) -> None:
+        """Note that part of an utterance may be left in it, which another service gets."""
         self._is_stale = True
 
     async def prepare(self, limit_secs: float) -> ErrorFrame | None:
