@@ -145,15 +145,16 @@ class Failover(BaseObject):
             await self._tell_recovery(service)
         await self._tell_outage_over()
 
-    async def _note_loss(self, partial: str, *, nobody_answers: bool) -> None:
-        """Tell the application what was lost, and the caller once in each outage."""
+    async def _note_loss(self, partial: str | None, *, nobody_answers: bool) -> None:
+        """Tell the application what was lost, None for nothing; the caller once in each outage."""
         is_news = nobody_answers and self._roster.begin_outage()
         if is_news and self._announcement is not None:
             announcement = self._announcement
             if isinstance(announcement, str):
                 announcement = TTSSpeakFrame(announcement)
             await self._switcher.push_frame(announcement)
-        await self._call_event_handler("on_request_lost", partial)
+        if partial is not None:
+            await self._call_event_handler("on_request_lost", partial)
         if is_news:
             logger.error(f"{self}: outage, no service of {self._switcher} answers")
             await self._call_event_handler("on_outage")

@@ -98,7 +98,8 @@ class STTFailover(Failover):
         self._has_vad = False
         # Set where nothing is being said, so another service may be asked from here on.
         self._pause = asyncio.Event()
-        # Set where nobody is looked for, and no utterance waits for its one request.
+        # Set where nobody is looked for, and nothing that was said waits for an answer that will
+        # come for certain, or had to be asked for again.
         self._settled = asyncio.Event()
         self._settled.set()
         self._process = switcher.process_frame
@@ -299,6 +300,7 @@ class STTFailover(Failover):
 
     async def _lose(self) -> None:
         """Nobody has taken it: it is lost, and the one that is due first is asked from here on."""
+        was_idle = self._has_vad and not self._ring.has_speech
         self._is_lost = True
         self._ring.clear()
         failed, self._failed = self._failed, {}
@@ -314,7 +316,7 @@ class STTFailover(Failover):
                 await listener.prepare(self._timeout_secs)
             self._asked = service
             await self._activate(service)
-        await self._note_loss("", nobody_answers=True)
+        await self._note_loss(None if was_idle else "", nobody_answers=True)
         self._bring_back_all(failed)
 
     async def _tell(self, *, saved: bool) -> None:
@@ -372,10 +374,10 @@ class STTFailover(Failover):
             # Without a VAD it is only known at this moment.
             self._pause.set()
             self._pause.clear()
-        waits = self._asked is not None and (
-            self._ring.stops > 0 and self._listeners[self._asked].hears_segments
-        )
-        if self._asked is None or waits:
+        if self._asked is None or (
+            # pipecat itself waits for one request, but for no socket.
+            self._ring.stops > 0 and (self._failed or self._listeners[self._asked].hears_segments)
+        ):
             self._settled.clear()
         else:
             self._settled.set()
