@@ -21,7 +21,8 @@ from pipecat.frames.frames import (
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.pipeline.service_switcher import ServiceSwitcher
+from pipecat.pipeline.service_switcher import ServiceSwitcher, ServiceSwitcherStrategyManual
+from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.openai.stt import OpenAISTTService
 from pipecat.services.soniox.stt import SonioxSTTService
 from websockets.asyncio.server import serve
@@ -61,6 +62,7 @@ class Server:
         self.refuses = False
         self.kills_at = self.errs_at = None
         self.requests = 0
+        self.delay_secs = 0.0
         self.heard = []
 
     def break_down(self):
@@ -139,6 +141,7 @@ class Whisper(Server):
         with wave.open(io.BytesIO(body[body.index(b"RIFF") :])) as sound:
             words = words_of(sound.readframes(sound.getnframes()))
         self.heard += words
+        await asyncio.sleep(self.delay_secs)
         if self.refuses or self.errs_at in words:
             self.errs_at = None
             return web.json_response({"error": {"message": "broken"}}, status=500)
@@ -171,11 +174,13 @@ class Whisper(Server):
 class Call:
     """A caller who speaks, a bot that listens, and all that left the switcher."""
 
-    def __init__(self, first, second, services, **settings):
+    def __init__(
+        self, first, second, services, *, strategy=ServiceSwitcherStrategyManual, **settings
+    ):
         self.first, self.second = first, second
         self.services = services
         self.front, self.ear = Tap(), Tap()
-        self.switcher = ServiceSwitcher([*services])
+        self.switcher = ServiceSwitcher([*services], strategy)
         self.breaker = CircuitBreakerProcessor(
             params=CircuitBreakerParams(clock=lambda: asyncio.get_event_loop().time())
         )
@@ -184,6 +189,8 @@ class Call:
         for event, word in EVENTS.items():
             self.failover.add_event_handler(event, self._teller(word))
         self.sent = []
+        #: Marks that come upstream, from an aggregator that has the VAD.
+        self.marks_from_behind = set()
         self.worker = None
 
     def _teller(self, word):
@@ -208,7 +215,10 @@ class Call:
     async def send(self, *frames):
         for frame in frames:
             self.sent.append(frame)
-            await self.worker.queue_frame(frame)
+            if type(frame) in self.marks_from_behind:
+                await self.switcher.queue_frame(frame, FrameDirection.UPSTREAM)
+            else:
+                await self.worker.queue_frame(frame)
             await asyncio.sleep(0.02)
 
     async def silence(self, pieces=5):

@@ -4,14 +4,16 @@ import pytest
 from failover_parts import passed
 from pipecat.frames.frames import (
     EndFrame,
+    InputAudioRawFrame,
     ManuallySwitchServiceFrame,
     STTMuteFrame,
     TranscriptionFrame,
     TTSSpeakFrame,
     VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
 )
-from pipecat.pipeline.service_switcher import ServiceSwitcher
-from stt_parts import Call, Soniox, Whisper, calling, whole
+from pipecat.pipeline.service_switcher import ServiceSwitcher, ServiceSwitcherStrategyFailover
+from stt_parts import Call, Soniox, Whisper, calling, piece, whole
 
 from bot import ended
 from pipecat_circuit_breaker import CircuitBreakerProcessor
@@ -62,6 +64,57 @@ async def test__four_utterances_with_a_failure_inside__each_transcribed_once(sor
         assert call.told == ["failed first True"]
         assert call.active == "second"
         assert not call.errors
+
+
+@pytest.mark.parametrize("sort", ["sockets", "http, socket"])
+async def test__strategy_that_switches_by_itself__the_same(sort):
+    first, second = pair(sort)
+    async with calling(first, second, strategy=ServiceSwitcherStrategyFailover) as call:
+        err(first)
+        for utterance in range(1, 4):
+            await call.speak(utterance)
+        await passed(6)
+
+        assert call.said == [whole(n) for n in range(1, 4)]
+        assert call.active == "first"
+        call.check_sound()
+
+
+async def test__marks_from_a_vad_behind_the_switcher__replayed_in_their_direction():
+    first, second = Soniox(), Whisper()
+    async with calling(first, second) as call:
+        for mark in (VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame):
+            call.marks_from_behind.add(mark)
+        err(first)
+        for utterance in range(1, 4):
+            await call.speak(utterance)
+
+        assert call.said == [whole(n) for n in range(1, 4)]
+        marks = [f for f in call.sent if not isinstance(f, InputAudioRawFrame)]
+        upstream = [f for f, _ in call.front.seen if isinstance(f, (*call.marks_from_behind,))]
+        assert [f.id for f in upstream] == [f.id for f in marks]
+
+
+async def test__speaks_on_before_the_answer__both_transcribed_once():
+    first, second = Whisper(), Whisper()
+    async with calling(first, second) as call:
+        first.delay_secs = 0.5
+        first.errs_at = "1.5"
+        await call.begin(1)
+        await call.stop()
+        await call.begin(2)
+        await call.until(lambda: call.active == "second")
+        await call.send(*(InputAudioRawFrame(piece(2, n), 16000, 1) for n in range(10, 60)))
+        await call.stop()
+        await call.until(lambda: len(call.said) == 2)
+
+        assert call.said == [whole(1), whole(2, 60)]
+        call.check_sound()
+        await passed(6)
+        await call.speak(3)
+        # Nothing of the second utterance was left in the first service.
+        assert call.said[2:] == [whole(3)]
+        assert call.active == "first"
 
 
 @pytest.mark.parametrize("sort", SORTS)

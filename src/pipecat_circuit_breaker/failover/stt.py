@@ -84,6 +84,7 @@ class STTFailover(Failover):
         super().__init__(switcher, **settings)
         if not (math.isfinite(replay_secs) and replay_secs > 0):
             raise ValueError(f"replay_secs must be finite and above 0, got {replay_secs!r}")
+        self._replay_secs = replay_secs
         self._ring: AudioRing[tuple[Frame, FrameDirection]] = AudioRing(replay_secs)
         self._listeners = [Listener(service, self) for service in services]
         self._active = switcher.strategy.active_service
@@ -194,10 +195,22 @@ class STTFailover(Failover):
         elif isinstance(frame, ManuallySwitchServiceFrame):
             await self._choose(frame)
         elif isinstance(frame, StartFrame):
-            self._is_over = False
+            self._start()
         else:
             await self._end(frame)
         await self._process(frame, direction)
+
+    def _start(self) -> None:
+        """A call begins: after another one nothing is left of that."""
+        if not self._is_over:
+            # A service may have failed while it was set up.
+            return
+        self._is_over = self._is_lost = self._is_muted = False
+        self._failed = {}
+        self._ring = AudioRing(self._replay_secs)
+        if self._asked is None:
+            self._asked = self._switcher.services.index(self._active)
+        self._note_state()
 
     def _mark(self, frame: Frame, direction: FrameDirection, mark: Mark) -> None:
         self._has_vad = True
