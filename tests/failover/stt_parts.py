@@ -74,6 +74,8 @@ class Soniox(Server):
 
     def __init__(self):
         super().__init__()
+        #: Pieces at which it takes an utterance for over by itself.
+        self.ends_at = set()
         self.lets_in = asyncio.Event()
         self.lets_in.set()
         self._connections = set()
@@ -109,7 +111,10 @@ class Soniox(Server):
                     self.errs_at = None
                     error = {"tokens": [], "error_code": 503, "error_message": "overloaded"}
                     await connection.send(json.dumps(error))
-            elif message and json.loads(message).get("type") == "finalize":
+                ends = bool(self.ends_at & {*new})
+            else:
+                ends = bool(message) and json.loads(message).get("type") == "finalize"
+            if ends:
                 text = [{"text": " ".join(words), "is_final": True}] if words else []
                 tokens = [*text, {"text": "<fin>", "is_final": True}]
                 words = []
@@ -191,6 +196,7 @@ class Call:
         self.sent = []
         #: Marks that come upstream, from an aggregator that has the VAD.
         self.marks_from_behind = set()
+        self.has_vad = True
         self.worker = None
 
     def _teller(self, word):
@@ -228,7 +234,8 @@ class Call:
         """Speak, and stop in the middle of it; a VAD notices only the third piece."""
         await self.silence()
         sound = [InputAudioRawFrame(piece(utterance, n), 16000, 1) for n in range(pieces)]
-        await self.send(*sound[:2], VADUserStartedSpeakingFrame(start_secs=0.2), *sound[2:])
+        marks = [VADUserStartedSpeakingFrame(start_secs=0.2)] if self.has_vad else []
+        await self.send(*sound[:2], *marks, *sound[2:])
 
     async def stop(self):
         await self.silence(3)

@@ -326,12 +326,94 @@ async def test__call_ends_behind_a_request_that_fails__answered_before_it_ends(s
     first, second = pair(sort)
     async with calling(first, second) as call:
         first.errs_at = "1.5"
+        first.delay_secs = 1.0
         await call.begin(1)
         await call.stop()
         await ended(call.worker)
 
         assert call.said == [whole(1)]
         assert len(call.ear.frames(EndFrame)) == 1
+
+
+async def test__two_utterances_wait_for_answers__only_the_one_that_failed_is_asked_again():
+    first, second = Whisper(), Whisper()
+    async with calling(first, second) as call:
+        first.delay_secs = 1.0
+        first.errs_at = "2.5"
+        for utterance in (1, 2):
+            await call.begin(utterance)
+            await call.stop()
+        await call.until(lambda: len(call.said) == 2)
+
+        assert call.said == [whole(1), whole(2)]
+        assert not any(word.startswith("1.") for word in second.heard)
+
+
+async def test__final_words_in_mid_utterance__only_the_rest_goes_to_the_second():
+    first, second = Soniox(), Whisper()
+    async with calling(first, second) as call:
+        first.ends_at = {"2.3"}
+        first.kills_at = "2.6"
+        await call.begin(2)
+        await call.stop()
+        await call.until(lambda: len(call.said) == 2)
+
+        assert " ".join(call.said) == whole(2)
+
+
+async def test__without_a_vad__each_transcribed_once_and_back_at_a_final_transcription():
+    first, second = Soniox(), Soniox()
+    first.ends_at = {f"{n}.9" for n in range(1, 6)}
+    second.ends_at = {*first.ends_at}
+    async with calling(first, second) as call:
+        call.has_vad = False
+        kill(first)
+        for utterance in range(1, 4):
+            await call.begin(utterance)
+            await call.until(lambda n=utterance: whole(n) in call.said)
+        await passed(10)
+        assert call.active == "second"
+        for utterance in (4, 5):
+            await call.begin(utterance)
+            await call.until(lambda n=utterance: whole(n) in call.said)
+
+        assert call.said == [whole(n) for n in range(1, 6)]
+        assert call.told == ["failed first True", "recovered first"]
+        assert call.active == "first"
+        call.check_sound()
+
+
+@pytest.mark.parametrize("sort", SORTS)
+async def test__cooldown_over_in_mid_utterance__the_first_waits_for_a_pause(sort):
+    first, second = pair(sort)
+    async with calling(first, second) as call:
+        err(first, "1.5")
+        await call.speak(1)
+        await call.begin(2)
+        await passed(6)
+        assert call.active == "second"
+        await call.stop()
+        await call.until(lambda: call.active == "first")
+        await call.speak(3)
+
+        assert call.said == [whole(n) for n in (1, 2, 3)]
+
+
+async def test__lost_utterance__more_errors_of_it_are_no_more_losses():
+    first, second = Soniox(), Soniox()
+    async with calling(first, second) as call:
+        await call.begin(1)
+        first.break_down()
+        second.break_down()
+        await call.until(lambda: "outage" in call.told)
+        lost, heard = call.told.count("lost"), len(call.errors)
+        for _ in range(5):
+            asked = call.switcher.strategy.active_service
+            await asked.push_error("still broken")
+            await passed(0)
+
+        assert call.told.count("lost") == lost
+        assert len(call.errors) == heard + 5
 
 
 def test__leave__everything_is_as_it_was_and_another_may_come():

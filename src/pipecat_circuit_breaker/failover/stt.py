@@ -242,11 +242,9 @@ class STTFailover(Failover):
     async def _choose(self, frame: ManuallySwitchServiceFrame) -> None:
         """The application chooses a service, which gets what is being said from its beginning."""
         if frame.service in self._switcher.services and self._asked is not None:
-            service = self._switcher.services.index(frame.service)
-            self._roster.prefer(service)
             if frame.service is not self._active and self._ring.has_speech:
                 self._listeners[self._asked].note_leftovers()
-                await self._replay(service)
+                await self._replay(self._switcher.services.index(frame.service))
 
     async def _end(self, frame: Frame) -> None:
         if isinstance(frame, EndFrame):
