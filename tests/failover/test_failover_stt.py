@@ -416,6 +416,44 @@ async def test__lost_utterance__more_errors_of_it_are_no_more_losses():
         assert len(call.errors) == heard + 5
 
 
+async def test__cough_before_a_failure__not_asked_again():
+    first, second = Whisper(), Whisper()
+    async with calling(first, second) as call:
+        await call.send(VADUserStartedSpeakingFrame())
+        await call.stop()
+        await passed(1)
+        err(first)
+        await call.speak(2)
+
+        assert call.said == [whole(2)]
+        assert second.requests == 1
+
+
+async def test__error_of_somebody_behind_the_switcher__blames_nobody_and_goes_on():
+    async with calling(Soniox(), Soniox()) as call:
+        await call.ear.push_error("not of the switcher")
+        await passed(1)
+
+        assert call.told == []
+        assert [error.error for error in call.errors] == ["not of the switcher"]
+
+
+async def test__second_does_not_connect__lost_within_the_limit():
+    first, second = Soniox(), Soniox()
+    async with calling(first, second) as call:
+        second.lets_in.clear()
+        second.kill_all()
+        await passed(1)
+        kill(first)
+        await call.begin(2)
+        await call.stop()
+        await passed(6)
+
+        assert "outage" in call.told
+        call.check_sound()
+        second.lets_in.set()
+
+
 def test__leave__everything_is_as_it_was_and_another_may_come():
     breaker = CircuitBreakerProcessor()
     call = Call(None, None, (make_socket(), make_segmented()))
