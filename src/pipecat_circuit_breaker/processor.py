@@ -234,14 +234,14 @@ class CircuitBreakerProcessor(FrameProcessor):
         cooldown: wait_base | None = None,
         text_aggregator: "Callable[[], BaseTextAggregator] | None" = None,
         announcement: str | Frame | None = None,
+        replay_secs: float | None = None,
     ) -> "Failover":
         """Ask the next service of a switcher what the first has failed to answer.
 
         Call it before the pipeline runs, for a :class:`ServiceSwitcher` or
-        :class:`LLMSwitcher`, whatever its strategy: of LLM services, or of TTS
-        services that answer each text with its sound. See the events of the
-        :class:`Failover` that it returns. In the modes ``OBSERVE`` and
-        ``DISABLED`` it does nothing.
+        :class:`LLMSwitcher`, whatever its strategy: of LLM services, of STT
+        services, or of TTS services. See the events of the :class:`Failover`
+        that it returns. In the modes ``OBSERVE`` and ``DISABLED`` it does nothing.
 
         Args:
             switcher: The switcher.
@@ -258,14 +258,17 @@ class CircuitBreakerProcessor(FrameProcessor):
                 it is not pipecat's default, which None is. For LLM services only.
             announcement: What the caller hears once per outage, when no service
                 answers: a line for your TTS service, or a frame with audio.
+            replay_secs: Seconds of sound since the last final transcription that
+                are kept for the next service, above 0. None is 30. For STT
+                services only.
 
         Returns:
             What tells the application of failures and outages.
 
         Raises:
             TypeError: It is no switcher, or of other services, or a setting is no such thing.
-            ValueError: ``attempt_timeout_secs`` is not a finite number above 0, or the
-                switcher has a failover already.
+            ValueError: ``attempt_timeout_secs`` or ``replay_secs`` is not a finite number
+                above 0, or the switcher has a failover already.
         """
         # Only here: who does not ask for it does not pay for it.
         from pipecat_circuit_breaker.failover import failover_of
@@ -277,6 +280,7 @@ class CircuitBreakerProcessor(FrameProcessor):
             cooldown=cooldown,
             text_aggregator=text_aggregator,
             announcement=announcement,
+            replay_secs=replay_secs,
         )
         # It may have had another one before, which has left.
         others = [other for other in self._failovers if other.switcher is not switcher]

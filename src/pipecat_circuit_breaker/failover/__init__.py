@@ -12,15 +12,17 @@ from typing import Any
 from pipecat.pipeline.service_switcher import ServiceSwitcher
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.llm_service import LLMService
+from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TTSService
 
 from pipecat_circuit_breaker.failover.failover import Failover
 from pipecat_circuit_breaker.failover.llm import LLMFailover
 from pipecat_circuit_breaker.failover.llm_entrance import Entrance
+from pipecat_circuit_breaker.failover.stt import DEFAULT_REPLAY_SECS, STTFailover
 from pipecat_circuit_breaker.failover.tts import TTSFailover
 from pipecat_circuit_breaker.failover.tts_voice import speaks_by_itself
 
-__all__ = ["Failover", "LLMFailover", "TTSFailover", "failover_of"]
+__all__ = ["Failover", "LLMFailover", "STTFailover", "TTSFailover", "failover_of"]
 
 
 def failover_of(switcher: ServiceSwitcher[Any], **settings: Any) -> Failover:
@@ -36,9 +38,24 @@ def failover_of(switcher: ServiceSwitcher[Any], **settings: Any) -> Failover:
     """
     if not isinstance(switcher, ServiceSwitcher):
         raise TypeError(f"expected a ServiceSwitcher, got {switcher!r:.100}")
-    if isinstance(getattr(switcher.process_frame, "__self__", None), Entrance | TTSFailover):
+    if isinstance(
+        getattr(switcher.process_frame, "__self__", None), Entrance | STTFailover | TTSFailover
+    ):
         raise ValueError(f"{switcher} has a failover already")
     services: Sequence[FrameProcessor] = switcher.services
+    ears = [service for service in services if isinstance(service, STTService)]
+    replay_secs = settings.pop("replay_secs", None)
+    if len(ears) == len(services):
+        if settings.pop("text_aggregator", None) is not None:
+            raise TypeError("text_aggregator is for LLM services")
+        return STTFailover(
+            switcher,
+            ears,
+            replay_secs=DEFAULT_REPLAY_SECS if replay_secs is None else replay_secs,
+            **settings,
+        )
+    if replay_secs is not None:
+        raise TypeError("replay_secs is for STT services")
     llms = [service for service in services if isinstance(service, LLMService)]
     if len(llms) == len(services):
         return LLMFailover(switcher, llms, **settings)
@@ -52,6 +69,6 @@ def failover_of(switcher: ServiceSwitcher[Any], **settings: Any) -> Failover:
     if len(voices) == len(services):
         return TTSFailover(switcher, voices, **settings)
     raise TypeError(
-        "expected a switcher of LLM services, or of TTS services that have neither a socket nor "
+        "expected a switcher of LLM services, of STT services, or of TTS services that have neither a socket nor "
         f"word timestamps, got one of {services}"
     )

@@ -178,8 +178,8 @@ class Failover(BaseObject):
             await self._tell_recovery(service)
         await self._tell_outage_over()
 
-    async def _note_loss(self, partial: str, *, nobody_answers: bool) -> None:
-        """Tell the application what was lost, and the caller once in each outage."""
+    async def _note_loss(self, partial: str | None, *, nobody_answers: bool) -> None:
+        """Tell the application what was lost, None for nothing; the caller once in each outage."""
         is_news = nobody_answers and self._roster.begin_outage()
         self._note(lambda services: services.lost(self._roster.failing))
         await self._write_down(nobody_answers=nobody_answers)
@@ -188,7 +188,8 @@ class Failover(BaseObject):
             if isinstance(announcement, str):
                 announcement = TTSSpeakFrame(announcement)
             await self._switcher.push_frame(announcement)
-        await self._call_event_handler("on_request_lost", partial)
+        if partial is not None:
+            await self._call_event_handler("on_request_lost", partial)
         if is_news:
             await self._call_event_handler("on_outage")
 

@@ -200,6 +200,20 @@ class Roster:
         self._note(probe.service, circuit.settle(probe.generation, success=False))
         return False
 
+    def due_in_secs(self, service: int) -> float:
+        """Seconds until a service that does not work may be asked live again; 0 where it works."""
+        circuit = self._health[service].circuit
+        circuit.look()
+        return circuit.probe_in_secs or 0.0
+
+    def admit(self, service: int) -> None:
+        """Note that a service is asked live: if it was due, this is its one probe."""
+        self._health[service].circuit.ask(quiet_closes=False)
+
+    def comes_before(self, service: int, other: int) -> bool:
+        """Whether a service is preferred to another, if both work."""
+        return (service != self._preferred, service) < (other != self._preferred, other)
+
     def begin_outage(self) -> bool:
         """Note that no service has answered; True where that is news."""
         began, self._is_out = not self._is_out, True
