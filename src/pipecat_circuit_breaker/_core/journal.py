@@ -343,7 +343,9 @@ class Journal:
             return None if first is None else self._outages.get(first)
         if link is not None and link.first is not None:
             for other, outage in self._outages.items():
-                if other.origin == link.first or {link.origin, link.first} & other.failed_with:
+                if other.origin == link.first or (
+                    other.failed_with and {link.origin, link.first} & other.failed_with
+                ):
                     return outage
         if opening.trigger is Trigger.MANUAL or not (guarded.is_channel or guarded.by_delivery):
             return None
