@@ -1,0 +1,250 @@
+"""Real classes of pipecat above real sockets: each sentence whole, once, and once in the context.
+
+On every release where the class tells the end of a text; see docs/failover.md.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from failover_parts import passed
+from pipecat.frames.frames import InterruptionFrame, TTSSpeakFrame
+from pipecat.pipeline.service_switcher import ServiceSwitcher
+from pipecat.services.cartesia.tts import CartesiaTTSService
+from test_failover_tts import YIELDS, Bot, Speaks
+from tts_provider import (
+    BREAKS,
+    CLOSES,
+    DROPS,
+    ERROR,
+    REFUSES,
+    SILENT,
+    STOPS,
+    WELL,
+    Cartesia,
+    Deepgram,
+    ElevenLabs,
+)
+
+from bot import ended, running, settle
+from pipecat_circuit_breaker import CircuitBreakerProcessor
+
+PROVIDERS = [Cartesia, ElevenLabs, Deepgram]
+FAULTS = [CLOSES, DROPS, REFUSES, SILENT, ERROR]
+
+
+@asynccontextmanager
+async def calling(*voices, **settings):
+    """A bot with voices: providers by socket, or services as they are."""
+    async with AsyncExitStack() as stack:
+        for voice in voices:
+            if not isinstance(voice, Speaks):
+                await stack.enter_async_context(voice.serving())
+        names = ["primary", "backup", "third"]
+        services = [
+            voice if isinstance(voice, Speaks) else voice.service(names[n])
+            for n, voice in enumerate(voices)
+        ]
+        bot = Bot(*services, **settings)
+        bot.worker = await stack.enter_async_context(running(*bot.line))
+        yield bot
+
+
+def sentences(count):
+    return [f"This is sentence number {n}." for n in range(count)]
+
+
+async def say_all(bot, texts):
+    for n in range(0, len(texts), 3):
+        await bot.say(bot.worker, *texts[n : n + 3], secs=20.0)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__socket_dies__150_sentences_whole_and_once_and_once_in_the_context(provider, fault):
+    primary, backup = provider(*[WELL] * 40, fault), provider()
+    texts = sentences(150)
+    async with calling(primary, backup) as bot:
+        await say_all(bot, texts)
+
+        assert bot.sound == "".join(texts)
+        assert bot.written == " ".join(texts)
+        assert bot.errors == []
+        assert [told.split()[0] for told in bot.told] == ["failed"]
+        assert bot.told[0].endswith("True")
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__one_sentence_in_five_fails__all_are_spoken(provider):
+    primary = provider(*[WELL, CLOSES, WELL, SILENT, DROPS] * 40)
+    texts = sentences(60)
+    async with calling(primary, provider()) as bot:
+        await say_all(bot, texts)
+
+        assert bot.sound == "".join(texts)
+        assert bot.written == " ".join(texts)
+        assert bot.errors == []
+        assert {told.split()[0] for told in bot.told} == {"failed", "recovered"}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("fault", FAULTS)
+async def test__provider_is_back__speaks_again_and_nobody_hears_its_trial(provider, fault):
+    primary, backup = provider(fault, WELL), provider()
+    texts = sentences(6)
+    async with calling(primary, backup) as bot:
+        await bot.say(bot.worker, texts[0], secs=10.0)
+        primary.refuses = False
+        for text in texts[1:]:
+            await bot.say(bot.worker, text, secs=10.0)
+
+        assert bot.sound == "".join(texts)
+        assert bot.written == " ".join(texts)
+        assert [told.split()[0] for told in bot.told] == ["failed", "recovered"]
+        # The first, and one beside the trial.
+        assert backup.asked == texts[:2] and primary.asked == texts
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("fault", [BREAKS, STOPS])
+async def test__breaks_after_its_sound_has_begun__that_sentence_is_lost_and_told(provider, fault):
+    primary, backup = provider(fault), provider()
+    async with calling(primary, backup) as bot:
+        await bot.say(bot.worker, "One is lost.", "Two is not.", secs=20.0)
+
+        assert bot.sound == "One isTwo is not." or bot.sound == "One is Two is not."
+        assert bot.written == "One is lost. Two is not."
+        assert [told.split()[0] for told in bot.told] == ["failed", "lost"]
+        assert bot.told[1] == "lost One is lost." and len(bot.errors) == 1
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__nobody_speaks__one_outage_and_the_error_of_each_text(provider):
+    primary, backup = provider(ERROR), provider(ERROR, ERROR, ERROR, WELL)
+    async with calling(primary, backup) as bot:
+        for text in sentences(4):
+            await bot.say(bot.worker, text)
+
+        assert bot.sound == sentences(4)[3]
+        assert len(bot.errors) == 3
+        assert [told.split()[0] for told in bot.told] == [
+            *("failed", "failed", "lost", "outage", "lost", "lost", "recovered", "outage"),
+        ]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__socket_and_no_socket__each_stands_in_for_the_other(provider, fault):
+    texts = sentences(9)
+    async with calling(provider(WELL, fault), Speaks("backup")) as bot:
+        await say_all(bot, texts)
+        assert (bot.sound, bot.written) == ("".join(texts), " ".join(texts))
+        assert bot.errors == []
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__no_socket_and_socket__each_stands_in_for_the_other(provider):
+    texts = sentences(9)
+    async with calling(Speaks("primary", WELL_INLINE, YIELDS), provider()) as bot:
+        await say_all(bot, texts)
+        assert (bot.sound, bot.written) == ("".join(texts), " ".join(texts))
+        assert bot.errors == []
+
+
+WELL_INLINE = None
+
+#: What primary and backup do, and how many sentences come before the points.
+SCENES = {
+    "attempt": ([WELL], [WELL], 0),
+    "silent": ([SILENT], [WELL], 0),
+    "replay": ([ERROR], [WELL], 0),
+    "replay after a drop": ([DROPS], [WELL], 0),
+    "replay that is silent": ([ERROR], [SILENT, WELL], 0),
+    "shadow that succeeds": ([ERROR, WELL], [WELL], 1),
+    "shadow that is silent": ([ERROR, SILENT], [WELL], 1),
+    "back again": ([ERROR, WELL], [WELL], 2),
+}
+POINTS = [
+    (scene, steps, secs)
+    for scene in SCENES
+    for steps, secs in [*((n, 0.0) for n in range(0, 60, 5)), (0, 4.9), (1, 5.0), (3, 5.0)]
+]
+
+
+@asynccontextmanager
+async def at_point(provider, scene, steps, secs):
+    first, second, before = SCENES[scene]
+    primary, backup = provider(*first), provider(*second)
+    tasks = asyncio.all_tasks()
+    async with calling(primary, backup) as bot:
+        for text in sentences(before):
+            await bot.say(bot.worker, text, secs=10.0)
+        bot.before = bot.sound
+        await bot.worker.queue_frame(TTSSpeakFrame("This is interrupted."))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if secs:
+            await asyncio.sleep(secs)
+        yield bot, primary, backup
+    await settle()
+    assert asyncio.all_tasks() == tasks
+    assert primary.connected == backup.connected == 0
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("scene", "steps", "secs"), POINTS)
+async def test__interruption_at_a_point__nothing_comes_late_and_the_next_is_spoken(
+    provider, scene, steps, secs
+):
+    async with at_point(provider, scene, steps, secs) as (bot, primary, backup):
+        await bot.switcher.queue_frame(InterruptionFrame())
+        await settle()
+        heard = bot.sound
+        assert (bot.before + "This is interrupted.").startswith(heard)
+        primary.scripts = backup.scripts = [WELL]
+        await passed(8)
+        assert bot.sound == heard
+        await bot.say(bot.worker, "And this is not.", secs=15.0)
+
+        assert bot.sound == heard + "And this is not."
+        assert bot.failover._shadows == {}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("scene", "steps", "secs"), POINTS)
+async def test__end_frame_at_a_point__what_comes_before_it_is_spoken_once(
+    provider, scene, steps, secs
+):
+    async with at_point(provider, scene, steps, secs) as (bot, _, _):
+        await asyncio.wait_for(ended(bot.worker), 30)
+        said = "This is interrupted."
+        assert bot.sound == bot.before + said
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("scene", "steps", "secs"), POINTS)
+async def test__cancelled_at_a_point__at_once_and_nothing_is_left(provider, scene, steps, secs):
+    async with at_point(provider, scene, steps, secs) as (bot, _, _):
+        begins = asyncio.get_running_loop().time()
+        await bot.worker.cancel()
+        await settle()
+        assert asyncio.get_running_loop().time() - begins < 5
+        assert (bot.before + "This is interrupted.").startswith(bot.sound)
+
+
+def test__token_by_token__refused():
+    voice = CartesiaTTSService(api_key="key", text_aggregation_mode="token")
+    with pytest.raises(TypeError, match="by token"):
+        CircuitBreakerProcessor().failover(ServiceSwitcher([Speaks("a"), voice]))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test__leave__everything_is_as_it_was(provider):
+    provider.port = 1
+    voice = provider().service("a")
+    before = dict(vars(voice))
+    failover = CircuitBreakerProcessor().failover(ServiceSwitcher([voice]))
+    assert vars(voice) != before
+    failover.leave()
+    after = {name: vars(voice)[name] for name in before}
+    assert after == before and "push_frame" not in vars(voice)
