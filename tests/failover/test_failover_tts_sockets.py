@@ -4,6 +4,7 @@ On every release where the class tells the end of a text; see docs/failover.md.
 """
 
 import asyncio
+import os
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -16,6 +17,7 @@ from tts_provider import (
     BREAKS,
     CLOSES,
     DROPS,
+    EMPTY,
     ERROR,
     REFUSES,
     SILENT,
@@ -30,7 +32,7 @@ from bot import ended, running, settle
 from pipecat_circuit_breaker import CircuitBreakerProcessor
 
 PROVIDERS = [Cartesia, ElevenLabs, Deepgram]
-FAULTS = [CLOSES, DROPS, REFUSES, SILENT, ERROR]
+FAULTS = [CLOSES, DROPS, REFUSES, SILENT, ERROR, EMPTY]
 
 
 @asynccontextmanager
@@ -112,7 +114,7 @@ async def test__breaks_after_its_sound_has_begun__that_sentence_is_lost_and_told
     async with calling(primary, backup) as bot:
         await bot.say(bot.worker, "One is lost.", "Two is not.", secs=20.0)
 
-        assert bot.sound == "One isTwo is not." or bot.sound == "One is Two is not."
+        assert bot.sound in ("One isTwo is not.", "One is Two is not.")
         assert bot.written == "One is lost. Two is not."
         assert [told.split()[0] for told in bot.told] == ["failed", "lost"]
         assert bot.told[1] == "lost One is lost." and len(bot.errors) == 1
@@ -138,7 +140,9 @@ async def test__socket_and_no_socket__each_stands_in_for_the_other(provider, fau
     texts = sentences(9)
     async with calling(provider(WELL, fault), Speaks("backup")) as bot:
         await say_all(bot, texts)
-        assert (bot.sound, bot.written) == ("".join(texts), " ".join(texts))
+        # Some services put a space behind each text.
+        assert bot.sound.replace(" ", "") == "".join(texts).replace(" ", "")
+        assert bot.written == " ".join(texts)
         assert bot.errors == []
 
 
@@ -147,7 +151,9 @@ async def test__no_socket_and_socket__each_stands_in_for_the_other(provider):
     texts = sentences(9)
     async with calling(Speaks("primary", WELL_INLINE, YIELDS), provider()) as bot:
         await say_all(bot, texts)
-        assert (bot.sound, bot.written) == ("".join(texts), " ".join(texts))
+        # Some services put a space behind each text.
+        assert bot.sound.replace(" ", "") == "".join(texts).replace(" ", "")
+        assert bot.written == " ".join(texts)
         assert bot.errors == []
 
 
@@ -159,15 +165,18 @@ SCENES = {
     "silent": ([SILENT], [WELL], 0),
     "replay": ([ERROR], [WELL], 0),
     "replay after a drop": ([DROPS], [WELL], 0),
-    "replay that is silent": ([ERROR], [SILENT, WELL], 0),
+    "all fail": ([ERROR], [SILENT], 0),
     "shadow that succeeds": ([ERROR, WELL], [WELL], 1),
     "shadow that is silent": ([ERROR, SILENT], [WELL], 1),
     "back again": ([ERROR, WELL], [WELL], 2),
 }
+#: FAILOVER_STRIDE=1 in the environment takes every step; it takes a quarter of an hour.
+STEPS, STRIDE = 60, int(os.environ.get("FAILOVER_STRIDE", "13"))
+MOMENTS = [(0, 4.9), (1, 5.0), (3, 5.0)]
 POINTS = [
     (scene, steps, secs)
     for scene in SCENES
-    for steps, secs in [*((n, 0.0) for n in range(0, 60, 5)), (0, 4.9), (1, 5.0), (3, 5.0)]
+    for steps, secs in [*((n, 0.0) for n in range(10, STEPS, STRIDE)), *MOMENTS]
 ]
 
 
@@ -217,7 +226,7 @@ async def test__end_frame_at_a_point__what_comes_before_it_is_spoken_once(
 ):
     async with at_point(provider, scene, steps, secs) as (bot, _, _):
         await asyncio.wait_for(ended(bot.worker), 30)
-        said = "This is interrupted."
+        said = "" if scene == "all fail" else "This is interrupted."
         assert bot.sound == bot.before + said
 
 
@@ -242,9 +251,9 @@ def test__token_by_token__refused():
 def test__leave__everything_is_as_it_was(provider):
     provider.port = 1
     voice = provider().service("a")
+    switcher = ServiceSwitcher([voice])
     before = dict(vars(voice))
-    failover = CircuitBreakerProcessor().failover(ServiceSwitcher([voice]))
-    assert vars(voice) != before
+    failover = CircuitBreakerProcessor().failover(switcher)
+    assert vars(voice).keys() > before.keys()
     failover.leave()
-    after = {name: vars(voice)[name] for name in before}
-    assert after == before and "push_frame" not in vars(voice)
+    assert vars(voice) == before

@@ -19,6 +19,8 @@ WELL, CLOSES, REFUSES, SILENT, ERROR = "well", "closes", "refuses", "silent", "e
 BREAKS, STOPS = "breaks", "stops"
 #: Aborts the connection, without a close frame.
 DROPS = "drops"
+#: Tells an end, and there was no sound.
+EMPTY = "empty"
 
 
 class Provider:
@@ -58,6 +60,9 @@ class Provider:
         script = self.scripts[min(len(self.asked), len(self.scripts) - 1)]
         self.asked.append(text)
         if script == SILENT:
+            return
+        if script == EMPTY:
+            await self.send_end(socket, context_id)
             return
         if script == ERROR:
             await self.send_error(socket, context_id)
@@ -146,10 +151,9 @@ class ElevenLabs(Provider):
             await socket.close()
         elif message.get("text"):
             texts[context_id] = (texts.get(context_id, "") + message["text"]).lstrip()
-        elif message.get("flush"):
+        elif message.get("close_context"):
+            # The end comes only now.
             await self.speak(socket, texts.pop(context_id), context_id)
-        elif message.get("close_context") and context_id not in texts:
-            await socket.send(json.dumps({"contextId": context_id, "isFinal": True}))
 
     async def send_sound(self, socket, sound, context_id):
         data = base64.b64encode(sound).decode()
@@ -165,7 +169,7 @@ class ElevenLabs(Provider):
         await socket.send(json.dumps({"contextId": context_id, "alignment": alignment}))
 
     async def send_end(self, socket, context_id):
-        pass  # after `close_context`
+        await socket.send(json.dumps({"contextId": context_id, "isFinal": True}))
 
 
 class Deepgram(Provider):
