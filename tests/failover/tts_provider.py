@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from pipecat.services.cartesia.tts import CartesiaTTSService
-from pipecat.services.deepgram.tts import DeepgramTTSService
 from pipecat.services.elevenlabs.tts import ElevenLabsTTSService
 from websockets.asyncio.server import serve
 
@@ -29,6 +28,7 @@ class Provider:
     def __init__(self, *scripts):
         self.scripts = list(scripts) or [WELL]
         self.asked = []
+        self.script = None
         self.connected = self.most_connected = 0
         self.refuses = False
 
@@ -57,7 +57,7 @@ class Provider:
         raise NotImplementedError
 
     async def speak(self, socket, text, context_id):
-        script = self.scripts[min(len(self.asked), len(self.scripts) - 1)]
+        script = self.script = self.scripts[min(len(self.asked), len(self.scripts) - 1)]
         self.asked.append(text)
         if script == SILENT:
             return
@@ -151,9 +151,11 @@ class ElevenLabs(Provider):
             await socket.close()
         elif message.get("text"):
             texts[context_id] = (texts.get(context_id, "") + message["text"]).lstrip()
-        elif message.get("close_context"):
-            # The end comes only now.
-            await self.speak(socket, texts.pop(context_id), context_id)
+        elif message.get("flush"):
+            await self.speak(socket, texts[context_id], context_id)
+        elif message.get("close_context") and texts.pop(context_id, None):
+            if self.script not in (SILENT, STOPS):
+                await socket.send(json.dumps({"contextId": context_id, "isFinal": True}))
 
     async def send_sound(self, socket, sound, context_id):
         data = base64.b64encode(sound).decode()
@@ -169,13 +171,15 @@ class ElevenLabs(Provider):
         await socket.send(json.dumps({"contextId": context_id, "alignment": alignment}))
 
     async def send_end(self, socket, context_id):
-        await socket.send(json.dumps({"contextId": context_id, "isFinal": True}))
+        pass  # after `close_context`
 
 
 class Deepgram(Provider):
     """No ids, no words."""
 
     def service(self, name, **settings):
+        from pipecat.services.deepgram.tts import DeepgramTTSService  # needs its SDK before 1.14
+
         return DeepgramTTSService(
             api_key="key",
             name=name,

@@ -74,6 +74,7 @@ class SocketVoice(Voice):
         self._create = service.create_audio_context
         self._remove = service.remove_audio_context
         self._active_id = service.get_active_audio_context_id
+        self._reset_active = service.reset_active_audio_context
         self._flush = service.flush_audio
         self._begin_turn = service.on_turn_context_created
         self._complete_turn = service.on_turn_context_completed
@@ -89,6 +90,8 @@ class SocketVoice(Voice):
         self._replace("create_audio_context", self._create_audio_context)
         self._replace("remove_audio_context", self._remove_audio_context)
         self._replace("get_active_audio_context_id", self._get_active_audio_context_id)
+        self._replace("reset_active_audio_context", self._reset_active_audio_context)
+        self._replace("remove_active_audio_context", self._ignore)
         self._replace("flush_audio", self._flush_audio)
         self._replace("on_turn_context_created", self._ignore)
         self._replace("on_turn_context_completed", self._on_turn_context_completed)
@@ -226,6 +229,11 @@ class SocketVoice(Voice):
     def _get_active_audio_context_id(self) -> str | None:
         # Asked for by what receives: a provider that sends no ids means its only request.
         return self._active_id() if self._request is None else self._request.id
+
+    def _reset_active_audio_context(self) -> None:
+        # Some do so at an error of the provider; the context that is played is not its.
+        if self._request is None:
+            self._reset_active()
 
     async def _flush_audio(self, context_id: str | None = None) -> None:
         if self._is_mine(context_id):
