@@ -8,11 +8,18 @@ import os
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from failover_parts import passed
-from pipecat.frames.frames import InterruptionFrame, TTSSpeakFrame
+from failover_parts import HANG, passed
+from pipecat.frames.frames import (
+    InterruptionFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+    TTSSpeakFrame,
+    TTSUpdateSettingsFrame,
+)
 from pipecat.pipeline.service_switcher import ServiceSwitcher
 from pipecat.services.cartesia.tts import CartesiaTTSService
-from test_failover_tts import YIELDS, Bot, Speaks
+from test_failover_tts import RAISES, REPORTS, YIELDS, Bot, Speaks
 from tts_provider import (
     BREAKS,
     CLOSES,
@@ -26,6 +33,7 @@ from tts_provider import (
     Cartesia,
     Deepgram,
     ElevenLabs,
+    Endless,
 )
 
 from bot import ended, running, settle
@@ -112,6 +120,8 @@ async def test__provider_is_back__speaks_again_and_nobody_hears_its_trial(provid
 async def test__breaks_after_its_sound_has_begun__that_sentence_is_lost_and_told(provider, fault):
     primary, backup = provider(fault), provider()
     async with calling(primary, backup) as bot:
+        if fault == STOPS and bot.voices[0]._push_stop_frames:
+            pytest.skip("this release's class tells no end, so a sound that stops is over")
         await bot.say(bot.worker, "One is lost.", "Two is not.", secs=20.0)
 
         assert bot.sound in ("One isTwo is not.", "One is Two is not.")
@@ -149,7 +159,7 @@ async def test__socket_and_no_socket__each_stands_in_for_the_other(provider, fau
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test__no_socket_and_socket__each_stands_in_for_the_other(provider):
     texts = sentences(9)
-    async with calling(Speaks("primary", WELL_INLINE, YIELDS), provider()) as bot:
+    async with calling(Speaks("primary", None, YIELDS), provider()) as bot:
         await say_all(bot, texts)
         # Some services put a space behind each text.
         assert bot.sound.replace(" ", "") == "".join(texts).replace(" ", "")
@@ -157,7 +167,58 @@ async def test__no_socket_and_socket__each_stands_in_for_the_other(provider):
         assert bot.errors == []
 
 
-WELL_INLINE = None
+async def test__voice_changed_in_the_middle_of_a_turn__both_sentences_are_spoken():
+    primary, backup = Cartesia(), Cartesia()
+    async with calling(primary, backup) as bot:
+        await bot.worker.queue_frame(LLMFullResponseStartFrame())
+        await bot.worker.queue_frame(LLMTextFrame("This is one. And "))
+        await passed(1)
+        delta = CartesiaTTSService.Settings(voice="b")
+        await bot.worker.queue_frame(TTSUpdateSettingsFrame(delta=delta))
+        await passed(1)
+        await bot.worker.queue_frame(LLMTextFrame("this is two. "))
+        await bot.worker.queue_frame(LLMFullResponseEndFrame())
+        await passed(4)
+
+        assert bot.sound == "This is one.And this is two."
+        assert bot.written == "This is one. And this is two."
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != EMPTY])
+async def test__provider_that_never_tells_an_end__silence_is_the_end_and_no_failure(fault):
+    primary, backup = Endless(WELL, WELL, fault), Endless()
+    texts = sentences(9)
+    async with calling(primary, backup) as bot:
+        await say_all(bot, texts)
+
+        assert (bot.sound, bot.written) == ("".join(texts), " ".join(texts))
+        assert bot.errors == []
+        assert [told.split()[0] for told in bot.told if "recovered" not in told] == ["failed"]
+
+
+class Marks(Speaks):
+    """No socket; marks words while it yields sound."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._push_text_frames = False
+
+    async def run_tts(self, text, context_id):
+        async for frame in super().run_tts(text, context_id):
+            yield frame
+        await self.add_word_timestamps([(w, 0.001) for w in text.split()], context_id)
+
+
+@pytest.mark.parametrize("fault", [YIELDS, REPORTS, RAISES, HANG])
+@pytest.mark.parametrize("backup", [Marks, Speaks])
+async def test__marks_words_without_a_socket__each_once_in_the_context(backup, fault):
+    texts = sentences(9)
+    async with calling(Marks("primary", None, fault), backup("backup")) as bot:
+        await say_all(bot, texts)
+
+        assert (bot.sound, bot.written) == ("".join(texts), " ".join(texts))
+        assert bot.errors == []
+
 
 #: What primary and backup do, and how many sentences come before the points.
 SCENES = {

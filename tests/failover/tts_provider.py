@@ -201,3 +201,15 @@ class Deepgram(Provider):
 
     async def send_end(self, socket, context_id):
         await socket.send(json.dumps({"type": "Flushed"}))
+
+
+class Endless(Deepgram):
+    """Never tells the end of a text, as some do: only silence does."""
+
+    def service(self, name, **settings):
+        service = super().service(name, **settings)
+        service._push_stop_frames = True
+        return service
+
+    async def send_end(self, socket, context_id):
+        pass

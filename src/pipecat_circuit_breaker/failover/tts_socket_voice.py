@@ -20,6 +20,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
+from loguru import logger
 from pipecat.frames.frames import (
     ErrorFrame,
     Frame,
@@ -31,6 +32,7 @@ from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.tts_service import TTSService, WebsocketTTSService
 from websockets.protocol import State
 
+from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline.patch import replace
 from pipecat_circuit_breaker.failover.tts_voice import Speaker, Voice
 from pipecat_circuit_breaker.failover.tts_words import Word
@@ -165,7 +167,7 @@ class SocketVoice(Voice):
         turn, service._turn_context_id = service._turn_context_id, request_id
         service._is_yielding_frames_synchronously = False
         try:
-            await self._complete_turn()
+            await self._complete_turn()  # type: ignore[no-untyped-call]
         finally:
             service._turn_context_id = turn
 
@@ -233,20 +235,20 @@ class SocketVoice(Voice):
     def _reset_active_audio_context(self) -> None:
         # Some do so at an error of the provider; the context that is played is not its.
         if self._request is None:
-            self._reset_active()
+            self._reset_active()  # type: ignore[no-untyped-call]
 
     async def _flush_audio(self, context_id: str | None = None) -> None:
         if self._is_mine(context_id):
             await self._flush(context_id)
+        elif context_id is not None and self._is_available(context_id):
+            # There is no more text for this context, and its sound is all here.
+            await self._append(context_id, TTSStoppedFrame(context_id=context_id))
+            await self._append(context_id, None)
 
     async def _on_turn_context_completed(self) -> None:
         # Not that of the provider's class: the provider knows nothing of this turn.
-        service, turn = self.service, self.service._turn_context_id
-        if turn is not None and self._is_available(turn):
-            service._is_yielding_frames_synchronously = True
-            if not service._push_stop_frames:
-                await self._append(turn, TTSStoppedFrame(context_id=turn))
-        await TTSService.on_turn_context_completed(service)
+        self.service._is_yielding_frames_synchronously = False
+        await TTSService.on_turn_context_completed(self.service)
 
     async def _push_frame(
         self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
@@ -259,7 +261,7 @@ class SocketVoice(Voice):
         # A provider does not go on with a text over another connection.
         if self._request is not None and self._request.is_sent:
             self._fail(ErrorFrame("connection lost", processor=self.service))
-        await self._connect_websocket()
+        await self._connect_websocket()  # type: ignore[no-untyped-call]
 
     async def _push_error_frame(self, error: ErrorFrame, *args: Any, **kwargs: Any) -> None:
         # Where nothing is asked nothing is lost: the next request shows it. And a turn
@@ -268,6 +270,7 @@ class SocketVoice(Voice):
             self._fail(error)
 
     def _fail(self, error: ErrorFrame) -> None:
+        logger.debug(f"{self.service}: {one_line(error.error, 200)}")
         if self._request is not None:
             self._request.came.put_nowait(error)
 
