@@ -238,8 +238,8 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Call it before the pipeline runs, for a :class:`ServiceSwitcher` or
         :class:`LLMSwitcher`, whatever its strategy: of LLM services, or of TTS
-        services that answer each text with its sound. See the events of the
-        :class:`Failover` that it returns.
+        services that speak by sentence. See the events of the :class:`Failover`
+        that it returns.
 
         Args:
             switcher: The switcher.

@@ -26,6 +26,7 @@ from tts_provider import (
     DROPS,
     EMPTY,
     ERROR,
+    LATE,
     REFUSES,
     SILENT,
     STOPS,
@@ -40,7 +41,7 @@ from bot import ended, running, settle
 from pipecat_circuit_breaker import CircuitBreakerProcessor
 
 PROVIDERS = [Cartesia, ElevenLabs, Deepgram]
-FAULTS = [CLOSES, DROPS, REFUSES, SILENT, ERROR, EMPTY]
+FAULTS = [CLOSES, DROPS, REFUSES, SILENT, ERROR, EMPTY, LATE]
 
 
 @asynccontextmanager
@@ -130,17 +131,19 @@ async def test__breaks_after_its_sound_has_begun__that_sentence_is_lost_and_told
         assert bot.told[1] == "lost One is lost." and len(bot.errors) == 1
 
 
+@pytest.mark.parametrize("fault", [ERROR, SILENT, DROPS])
 @pytest.mark.parametrize("provider", PROVIDERS)
-async def test__nobody_speaks__one_outage_and_the_error_of_each_text(provider):
-    primary, backup = provider(ERROR), provider(ERROR, ERROR, ERROR, WELL)
+async def test__nobody_speaks__one_outage_and_the_error_of_each_text(provider, fault):
+    # Five: pipecat gives a service up that is silent three times in a row.
+    primary, backup = provider(fault), provider(*[fault] * 5, WELL)
     async with calling(primary, backup) as bot:
-        for text in sentences(4):
-            await bot.say(bot.worker, text)
+        for text in sentences(6):
+            await bot.say(bot.worker, text, secs=12.0)
 
-        assert bot.sound == sentences(4)[3]
-        assert len(bot.errors) == 3
+        assert bot.sound == sentences(6)[5]
+        assert len(bot.errors) == 5
         assert [told.split()[0] for told in bot.told] == [
-            *("failed", "failed", "lost", "outage", "lost", "lost", "recovered", "outage"),
+            *("failed", "failed", "lost", "outage", *["lost"] * 4, "recovered", "outage"),
         ]
 
 
@@ -224,6 +227,7 @@ async def test__marks_words_without_a_socket__each_once_in_the_context(backup, f
 SCENES = {
     "attempt": ([WELL], [WELL], 0),
     "silent": ([SILENT], [WELL], 0),
+    "late": ([LATE], [WELL], 0),
     "replay": ([ERROR], [WELL], 0),
     "replay after a drop": ([DROPS], [WELL], 0),
     "all fail": ([ERROR], [SILENT], 0),

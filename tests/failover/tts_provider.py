@@ -3,12 +3,13 @@
 import asyncio
 import base64
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
 from pipecat.services.cartesia.tts import CartesiaTTSService
 from pipecat.services.elevenlabs.tts import ElevenLabsTTSService
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
 
 RATE = 16000
 
@@ -18,6 +19,8 @@ WELL, CLOSES, REFUSES, SILENT, ERROR = "well", "closes", "refuses", "silent", "e
 BREAKS, STOPS = "breaks", "stops"
 #: Aborts the connection, without a close frame.
 DROPS = "drops"
+#: Speaks when it has been given up.
+LATE = "late"
 #: Tells an end, and there was no sound.
 EMPTY = "empty"
 
@@ -48,8 +51,9 @@ class Provider:
         self.most_connected = max(self.connected, self.most_connected)
         texts = {}
         try:
-            async for message in socket:
-                await self.hear(socket, json.loads(message), texts)
+            with suppress(ConnectionClosed):
+                async for message in socket:
+                    await self.hear(socket, json.loads(message), texts)
         finally:
             self.connected -= 1
 
@@ -75,6 +79,8 @@ class Provider:
         if script == DROPS:
             socket.transport.abort()
             return
+        if script == LATE:
+            await asyncio.sleep(5.5)
         sound = text.encode("utf-16-le")
         half = len(sound) // 4 * 2
         await self.send_sound(socket, sound[:half], context_id)
