@@ -240,8 +240,9 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Call it before the pipeline runs, for a :class:`ServiceSwitcher` or
         :class:`LLMSwitcher`, whatever its strategy: of LLM services, of STT
-        services, or of TTS services. See the events of the :class:`Failover`
-        that it returns. In the modes ``OBSERVE`` and ``DISABLED`` it does nothing.
+        services, or of TTS services that speak by sentence. See the events of
+        the :class:`Failover` that it returns. In the modes ``OBSERVE`` and
+        ``DISABLED`` it does nothing.
 
         Args:
             switcher: The switcher.

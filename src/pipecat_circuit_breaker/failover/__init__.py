@@ -20,7 +20,6 @@ from pipecat_circuit_breaker.failover.llm import LLMFailover
 from pipecat_circuit_breaker.failover.llm_entrance import Entrance
 from pipecat_circuit_breaker.failover.stt import DEFAULT_REPLAY_SECS, STTFailover
 from pipecat_circuit_breaker.failover.tts import TTSFailover
-from pipecat_circuit_breaker.failover.tts_voice import speaks_by_itself
 
 __all__ = ["Failover", "LLMFailover", "STTFailover", "TTSFailover", "failover_of"]
 
@@ -61,14 +60,10 @@ def failover_of(switcher: ServiceSwitcher[Any], **settings: Any) -> Failover:
         return LLMFailover(switcher, llms, **settings)
     if settings.pop("text_aggregator", None) is not None:
         raise TypeError("text_aggregator is for LLM services")
-    voices = [
-        service
-        for service in services
-        if isinstance(service, TTSService) and speaks_by_itself(service)
-    ]
-    if len(voices) == len(services):
-        return TTSFailover(switcher, voices, **settings)
-    raise TypeError(
-        "expected a switcher of LLM services, of STT services, or of TTS services that have neither a socket nor "
-        f"word timestamps, got one of {services}"
-    )
+    voices = [service for service in services if isinstance(service, TTSService)]
+    if len(voices) != len(services):
+        raise TypeError(f"expected a switcher of LLM, STT or TTS services, got {services}")
+    for voice in voices:
+        if getattr(voice, "_text_aggregation_mode", None) == "token":
+            raise TypeError(f"expected TTS services that speak by sentence, {voice} does by token")
+    return TTSFailover(switcher, voices, **settings)

@@ -12,17 +12,20 @@ order, and writes down what was spoken; another one only lends its voice.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import Any
 
 from pipecat.frames.frames import CancelFrame, EndFrame, ErrorFrame, Frame
 from pipecat.pipeline.service_switcher import ServiceSwitcher
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.tts_service import TTSService
 
 from pipecat_circuit_breaker._pipeline.patch import replace
 from pipecat_circuit_breaker.failover.failover import Failover
-from pipecat_circuit_breaker.failover.tts_voice import Failed, Voice
+from pipecat_circuit_breaker.failover.tts_socket_voice import SocketVoice
+from pipecat_circuit_breaker.failover.tts_voice import Failed, Voice, speaks_by_itself
+from pipecat_circuit_breaker.failover.tts_words import Word
 
 
 class TTSFailover(Failover):
@@ -39,7 +42,12 @@ class TTSFailover(Failover):
             **settings: Those of :class:`Failover`.
         """
         super().__init__(switcher, **settings)
-        self._voices = [Voice(service, self) for service in services]
+        self._last: FrameProcessor | None = None
+        self._last_stopped = asyncio.Event()
+        self._voices = [
+            (Voice if speaks_by_itself(service) else SocketVoice)(service, self)
+            for service in services
+        ]
         self._process = switcher.process_frame
         self._leave_switcher = replace(switcher, "process_frame", self._process_frame)
 
@@ -69,6 +77,7 @@ class TTSFailover(Failover):
                 yield frame
             return
         self._roster.prefer(self._voices.index(voice))
+        voice.words.begin(text, context_id)
         failed: dict[int, ErrorFrame] = {}
         is_told = False
         while (service := self._roster.next(failed)) is not None:
@@ -84,20 +93,40 @@ class TTSFailover(Failover):
                     if not is_told:
                         is_told = True
                         await self._tell_failures(failed, saved=True, by=service)
-                    yield frame
+                    if isinstance(frame, Word):
+                        await voice.words.mark(frame)
+                    else:
+                        voice.words.hear(frame)
+                        yield frame
             except Failed as failure:
                 failed[service] = failure.error
                 if failure.has_begun:
                     break
             else:
+                await voice.words.end()
                 await self._tell_failures(failed, saved=True, by=service)
                 await self._note_answer(service)
                 return
             finally:
                 await frames.aclose()
+        await voice.words.end()
         await self._tell_failures(failed, saved=False, nobody_answers=service is None)
         await voice.report([*failed.values()][-1])
         await self._note_loss(text, nobody_answers=service is None)
+
+    async def stop(self, voice: Voice, stop: Coroutine[Any, Any, None]) -> None:
+        """Stop a service; one that may still lend its voice, after the one that speaks.
+
+        An ``EndFrame`` comes to the others while texts are queued at the active one.
+
+        Args:
+            voice: The service.
+            stop: Stops it.
+        """
+        if self._last is not None and voice.service is not self._last:
+            await self._last_stopped.wait()
+        await stop
+        self._last_stopped.set()
 
     async def _ask_in_the_shadow(self, service: int, text: str) -> str | None:
         return await self._voices[service].ask_in_the_shadow(
@@ -111,4 +140,6 @@ class TTSFailover(Failover):
 
     async def _end(self, frame: Frame, direction: FrameDirection) -> None:
         await self.end()
+        self._last = self._switcher.strategy.active_service
+        self._last_stopped.clear()
         await self._process(frame, direction)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from pipecat.frames.frames import ErrorFrame, Frame, TTSAudioRawFrame
+from pipecat.frames.frames import EndFrame, ErrorFrame, Frame, TTSAudioRawFrame
 from pipecat.services.tts_service import TTSService, WebsocketTTSService
 
 from pipecat_circuit_breaker._pipeline.patch import Undo, replace
 from pipecat_circuit_breaker.failover.roster import PROBE_TIMEOUT_SECS
+from pipecat_circuit_breaker.failover.tts_words import Word, Words
 
 #: Errors that are reported while a text is being spoken.
 _errors: ContextVar[list[ErrorFrame] | None] = ContextVar("failover_tts_errors", default=None)
@@ -29,6 +30,10 @@ class Speaker(Protocol):
 
     def speak(self, voice: Voice, text: str, context_id: str) -> AsyncIterator[Frame | None]:
         """Speak a text that a service was given."""
+        ...
+
+    async def stop(self, voice: Voice, stop: Coroutine[Any, Any, None]) -> None:
+        """Stop a service when nobody needs its voice any more."""
         ...
 
 
@@ -50,7 +55,7 @@ class Failed(Exception):
 class Voice:
     """One TTS service of a switcher.
 
-    It is replaced on the instance: ``run_tts`` and ``push_error_frame``.
+    These are replaced on the instance: ``run_tts``, ``push_error_frame`` and ``stop``.
 
     Args:
         service: The service.
@@ -61,11 +66,14 @@ class Voice:
         """Stand at the service from now on."""
         self.service = service
         self._speaker = speaker
+        self.words = Words(service)
         self._run = service.run_tts
+        self._stop = service.stop
         self._push_error = service.push_error_frame
         self._undo: list[Undo] = [
             replace(service, "run_tts", self._run_tts),
             replace(service, "push_error_frame", self._push_error_frame),
+            replace(service, "stop", self._stop_service),
         ]
 
     def leave(self) -> None:
@@ -85,7 +93,7 @@ class Voice:
 
     async def speak(
         self, text: str, context_id: str, limit_secs: float, silence: ErrorFrame
-    ) -> AsyncGenerator[Frame | None, None]:
+    ) -> AsyncGenerator[Frame | Word | None, None]:
         """Speak a text: nothing comes before its first sound.
 
         Args:
@@ -95,14 +103,14 @@ class Voice:
             silence: What is wrong where it takes longer.
 
         Yields:
-            Frames, from the first sound on, and what came before it.
+            Frames and marked words, from the first sound on, and what came before it.
 
         Raises:
             Failed: It has reported an error, or was silent.
         """
-        held: list[Frame | None] = []
+        held: list[Frame | Word | None] = []
         has_begun = False
-        frames = self._run(text, context_id)
+        frames = self._answer(text, context_id)
         try:
             while True:
                 errors: list[ErrorFrame] = []
@@ -148,6 +156,13 @@ class Voice:
             return str(e) or silence.error
         return None
 
+    def _answer(self, text: str, context_id: str) -> AsyncGenerator[Frame | Word | None, None]:
+        """Have the service speak a text."""
+        return self._run(text, context_id)
+
+    def _stop_service(self, frame: EndFrame) -> Coroutine[Any, Any, None]:
+        return self._speaker.stop(self, self._stop(frame))
+
     def _run_tts(self, text: str, context_id: str) -> AsyncIterator[Frame | None]:
         return self._speaker.speak(self, text, context_id)
 
@@ -158,14 +173,12 @@ class Voice:
             errors.append(error)
 
 
-def speaks_by_itself(service: object) -> bool:
+def speaks_by_itself(service: TTSService) -> bool:
     """Whether a service answers each text with its sound.
 
     One that has a socket sends the text and returns; one that marks words says
     by itself, later, what has been spoken.
     """
-    return (
-        isinstance(service, TTSService)
-        and not isinstance(service, WebsocketTTSService)
-        and bool(getattr(service, "_push_text_frames", False))
+    return not isinstance(service, WebsocketTTSService) and bool(
+        getattr(service, "_push_text_frames", False)
     )

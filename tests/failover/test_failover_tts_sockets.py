@@ -1,0 +1,324 @@
+"""Real classes of pipecat above real sockets: each sentence whole, once, and once in the context.
+
+On every release where the class tells the end of a text; see docs/failover.md.
+"""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from failover_parts import HANG, passed
+from pipecat.frames.frames import (
+    InterruptionFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+    TTSSpeakFrame,
+    TTSUpdateSettingsFrame,
+)
+from pipecat.pipeline.service_switcher import ServiceSwitcher
+from pipecat.services.cartesia.tts import CartesiaTTSService
+from test_failover_tts import RAISES, REPORTS, YIELDS, Bot, Speaks
+from tts_provider import (
+    BREAKS,
+    CLOSES,
+    DROPS,
+    EMPTY,
+    ERROR,
+    LATE,
+    REFUSES,
+    SILENT,
+    STOPS,
+    WELL,
+    Cartesia,
+    Deepgram,
+    ElevenLabs,
+    Endless,
+)
+
+from bot import ended, running, settle
+from pipecat_circuit_breaker import CircuitBreakerProcessor
+
+PROVIDERS = [Cartesia, ElevenLabs, Deepgram]
+FAULTS = [CLOSES, DROPS, REFUSES, SILENT, ERROR, EMPTY, LATE]
+
+
+@asynccontextmanager
+async def calling(*voices, **settings):
+    """A bot with voices: providers by socket, or services as they are."""
+    async with AsyncExitStack() as stack:
+        for voice in voices:
+            if not isinstance(voice, Speaks):
+                await stack.enter_async_context(voice.serving())
+        names = ["primary", "backup", "third"]
+        services = [
+            voice if isinstance(voice, Speaks) else voice.service(names[n])
+            for n, voice in enumerate(voices)
+        ]
+        bot = Bot(*services, **settings)
+        bot.worker = await stack.enter_async_context(running(*bot.line))
+        yield bot
+
+
+def sentences(count):
+    return [f"This is sentence number {n}." for n in range(count)]
+
+
+async def say_all(bot, texts):
+    for n in range(0, len(texts), 3):
+        await bot.say(bot.worker, *texts[n : n + 3], secs=20.0)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__socket_dies__150_sentences_whole_and_once_and_once_in_the_context(provider, fault):
+    primary, backup = provider(*[WELL] * 40, fault), provider()
+    texts = sentences(150)
+    async with calling(primary, backup) as bot:
+        await say_all(bot, texts)
+
+        assert bot.sound == "".join(texts)
+        assert bot.written == " ".join(texts)
+        assert bot.errors == []
+        assert [told.split()[0] for told in bot.told] == ["failed"]
+        assert bot.told[0].endswith("True")
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__one_sentence_in_five_fails__all_are_spoken(provider):
+    primary = provider(*[WELL, CLOSES, WELL, SILENT, DROPS] * 40)
+    texts = sentences(60)
+    async with calling(primary, provider()) as bot:
+        await say_all(bot, texts)
+
+        assert bot.sound == "".join(texts)
+        assert bot.written == " ".join(texts)
+        assert bot.errors == []
+        assert {told.split()[0] for told in bot.told} == {"failed", "recovered"}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("fault", FAULTS)
+async def test__provider_is_back__speaks_again_and_nobody_hears_its_trial(provider, fault):
+    primary, backup = provider(fault, WELL), provider()
+    texts = sentences(6)
+    async with calling(primary, backup) as bot:
+        await bot.say(bot.worker, texts[0], secs=10.0)
+        primary.refuses = False
+        for text in texts[1:]:
+            await bot.say(bot.worker, text, secs=10.0)
+
+        assert bot.sound == "".join(texts)
+        assert bot.written == " ".join(texts)
+        assert [told.split()[0] for told in bot.told] == ["failed", "recovered"]
+        # The first, and one beside the trial.
+        assert backup.asked == texts[:2] and primary.asked == texts
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("fault", [BREAKS, STOPS])
+async def test__breaks_after_its_sound_has_begun__that_sentence_is_lost_and_told(provider, fault):
+    primary, backup = provider(fault), provider()
+    async with calling(primary, backup) as bot:
+        if fault == STOPS and bot.voices[0]._push_stop_frames:
+            pytest.skip("this release's class tells no end, so a sound that stops is over")
+        await bot.say(bot.worker, "One is lost.", "Two is not.", secs=20.0)
+
+        assert bot.sound in ("One isTwo is not.", "One is Two is not.")
+        assert bot.written == "One is lost. Two is not."
+        assert [told.split()[0] for told in bot.told] == ["failed", "lost"]
+        assert bot.told[1] == "lost One is lost." and len(bot.errors) == 1
+
+
+@pytest.mark.parametrize("fault", [ERROR, SILENT, DROPS])
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__nobody_speaks__one_outage_and_the_error_of_each_text(provider, fault):
+    # Five: pipecat gives a service up that is silent three times in a row.
+    primary, backup = provider(fault), provider(*[fault] * 5, WELL)
+    async with calling(primary, backup) as bot:
+        for text in sentences(6):
+            await bot.say(bot.worker, text, secs=12.0)
+
+        assert bot.sound == sentences(6)[5]
+        assert len(bot.errors) == 5
+        assert [told.split()[0] for told in bot.told] == [
+            *("failed", "failed", "lost", "outage", *["lost"] * 4, "recovered", "outage"),
+        ]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__socket_and_no_socket__each_stands_in_for_the_other(provider, fault):
+    texts = sentences(9)
+    async with calling(provider(WELL, fault), Speaks("backup")) as bot:
+        await say_all(bot, texts)
+        # Some services put a space behind each text.
+        assert bot.sound.replace(" ", "") == "".join(texts).replace(" ", "")
+        assert bot.written == " ".join(texts)
+        assert bot.errors == []
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__no_socket_and_socket__each_stands_in_for_the_other(provider):
+    texts = sentences(9)
+    async with calling(Speaks("primary", None, YIELDS), provider()) as bot:
+        await say_all(bot, texts)
+        # Some services put a space behind each text.
+        assert bot.sound.replace(" ", "") == "".join(texts).replace(" ", "")
+        assert bot.written == " ".join(texts)
+        assert bot.errors == []
+
+
+async def test__voice_changed_in_the_middle_of_a_turn__both_sentences_are_spoken():
+    primary, backup = Cartesia(), Cartesia()
+    async with calling(primary, backup) as bot:
+        await bot.worker.queue_frame(LLMFullResponseStartFrame())
+        await bot.worker.queue_frame(LLMTextFrame("This is one. And "))
+        await passed(1)
+        delta = CartesiaTTSService.Settings(voice="b")
+        await bot.worker.queue_frame(TTSUpdateSettingsFrame(delta=delta))
+        await passed(1)
+        await bot.worker.queue_frame(LLMTextFrame("this is two. "))
+        await bot.worker.queue_frame(LLMFullResponseEndFrame())
+        await passed(4)
+
+        assert bot.sound == "This is one.And this is two."
+        assert bot.written == "This is one. And this is two."
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != EMPTY])
+async def test__provider_that_never_tells_an_end__silence_is_the_end_and_no_failure(fault):
+    primary, backup = Endless(WELL, WELL, fault), Endless()
+    texts = sentences(9)
+    async with calling(primary, backup) as bot:
+        await say_all(bot, texts)
+
+        assert (bot.sound, bot.written) == ("".join(texts), " ".join(texts))
+        assert bot.errors == []
+        assert [told.split()[0] for told in bot.told if "recovered" not in told] == ["failed"]
+
+
+class Marks(Speaks):
+    """No socket; marks words while it yields sound."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._push_text_frames = False
+
+    async def run_tts(self, text, context_id):
+        async for frame in super().run_tts(text, context_id):
+            yield frame
+        await self.add_word_timestamps([(w, 0.001) for w in text.split()], context_id)
+
+
+@pytest.mark.parametrize("fault", [YIELDS, REPORTS, RAISES, HANG])
+@pytest.mark.parametrize("backup", [Marks, Speaks])
+async def test__marks_words_without_a_socket__each_once_in_the_context(backup, fault):
+    texts = sentences(9)
+    async with calling(Marks("primary", None, fault), backup("backup")) as bot:
+        await say_all(bot, texts)
+
+        assert (bot.sound, bot.written) == ("".join(texts), " ".join(texts))
+        assert bot.errors == []
+
+
+#: What primary and backup do, and how many sentences come before the points.
+SCENES = {
+    "attempt": ([WELL], [WELL], 0),
+    "silent": ([SILENT], [WELL], 0),
+    "late": ([LATE], [WELL], 0),
+    "replay": ([ERROR], [WELL], 0),
+    "replay after a drop": ([DROPS], [WELL], 0),
+    "all fail": ([ERROR], [SILENT], 0),
+    "shadow that succeeds": ([ERROR, WELL], [WELL], 1),
+    "shadow that is silent": ([ERROR, SILENT], [WELL], 1),
+    "back again": ([ERROR, WELL], [WELL], 2),
+}
+#: FAILOVER_STRIDE=1 in the environment takes every step; it takes a quarter of an hour.
+STEPS, STRIDE = 60, int(os.environ.get("FAILOVER_STRIDE", "13"))
+MOMENTS = [(0, 4.9), (1, 5.0), (3, 5.0)]
+POINTS = [
+    (scene, steps, secs)
+    for scene in SCENES
+    for steps, secs in [*((n, 0.0) for n in range(10, STEPS, STRIDE)), *MOMENTS]
+]
+
+
+@asynccontextmanager
+async def at_point(provider, scene, steps, secs):
+    first, second, before = SCENES[scene]
+    primary, backup = provider(*first), provider(*second)
+    tasks = asyncio.all_tasks()
+    async with calling(primary, backup) as bot:
+        for text in sentences(before):
+            await bot.say(bot.worker, text, secs=10.0)
+        bot.before = bot.sound
+        await bot.worker.queue_frame(TTSSpeakFrame("This is interrupted."))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if secs:
+            await asyncio.sleep(secs)
+        yield bot, primary, backup
+    await settle()
+    assert asyncio.all_tasks() == tasks
+    assert primary.connected == backup.connected == 0
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("scene", "steps", "secs"), POINTS)
+async def test__interruption_at_a_point__nothing_comes_late_and_the_next_is_spoken(
+    provider, scene, steps, secs
+):
+    async with at_point(provider, scene, steps, secs) as (bot, primary, backup):
+        await bot.switcher.queue_frame(InterruptionFrame())
+        await settle()
+        heard = bot.sound
+        assert (bot.before + "This is interrupted.").startswith(heard)
+        primary.scripts = backup.scripts = [WELL]
+        await passed(8)
+        assert bot.sound == heard
+        await bot.say(bot.worker, "And this is not.", secs=15.0)
+
+        assert bot.sound == heard + "And this is not."
+        assert bot.failover._shadows == {}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("scene", "steps", "secs"), POINTS)
+async def test__end_frame_at_a_point__what_comes_before_it_is_spoken_once(
+    provider, scene, steps, secs
+):
+    async with at_point(provider, scene, steps, secs) as (bot, _, _):
+        await asyncio.wait_for(ended(bot.worker), 30)
+        said = "" if scene == "all fail" else "This is interrupted."
+        assert bot.sound == bot.before + said
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("scene", "steps", "secs"), POINTS)
+async def test__cancelled_at_a_point__at_once_and_nothing_is_left(provider, scene, steps, secs):
+    async with at_point(provider, scene, steps, secs) as (bot, _, _):
+        begins = asyncio.get_running_loop().time()
+        await bot.worker.cancel()
+        await settle()
+        assert asyncio.get_running_loop().time() - begins < 5
+        assert (bot.before + "This is interrupted.").startswith(bot.sound)
+
+
+def test__token_by_token__refused():
+    voice = CartesiaTTSService(api_key="key", text_aggregation_mode="token")
+    with pytest.raises(TypeError, match="by token"):
+        CircuitBreakerProcessor().failover(ServiceSwitcher([Speaks("a"), voice]))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test__leave__everything_is_as_it_was(provider):
+    provider.port = 1
+    voice = provider().service("a")
+    switcher = ServiceSwitcher([voice])
+    before = dict(vars(voice))
+    failover = CircuitBreakerProcessor().failover(switcher)
+    assert vars(voice).keys() > before.keys()
+    failover.leave()
+    assert vars(voice) == before
