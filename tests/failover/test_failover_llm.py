@@ -636,7 +636,7 @@ def test__wrong_use__refused_at_once():
     breaker = CircuitBreakerProcessor()
     with pytest.raises(TypeError, match="ServiceSwitcher"):
         breaker.failover(IdentityFilter())
-    with pytest.raises(TypeError, match="LLM services"):
+    with pytest.raises(TypeError, match="LLM, STT or TTS services"):
         breaker.failover(ServiceSwitcher([IdentityFilter()]))
     for secs in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="attempt_timeout_secs"):

@@ -88,16 +88,16 @@ class TTSFailover(Failover):
                 text, context_id, self._timeout_secs, self._silence(service)
             )
             try:
-                async for frame in frames:
+                async for said in frames:
                     # There is sound: told now, since the caller may interrupt it.
                     if not is_told:
                         is_told = True
                         await self._tell_failures(failed, saved=True, by=service)
-                    if isinstance(frame, Word):
-                        await voice.words.mark(frame)
+                    if isinstance(said, Word):
+                        await voice.words.mark(said)
                     else:
-                        voice.words.hear(frame)
-                        yield frame
+                        voice.words.hear(said)
+                        yield said
             except Failed as failure:
                 failed[service] = failure.error
                 if failure.has_begun:
