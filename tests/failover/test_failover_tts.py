@@ -11,15 +11,19 @@ from pipecat.frames.frames import (
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMTextFrame,
+    MetricsFrame,
+    StopFrame,
     TTSAudioRawFrame,
     TTSSpeakFrame,
 )
 from pipecat.pipeline.service_switcher import ServiceSwitcher
+from pipecat.pipeline.task import PipelineParams
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.settings import TTSSettings
 from pipecat.services.tts_service import TTSService
+from tenacity import wait_fixed
 
 from bot import Tap, ended, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, Mode
@@ -284,3 +288,133 @@ async def test__mode_is_not_to_guard__the_service_speaks_alone(mode):
         assert bot.sound == "This is one."
         assert backup.asked == [] and bot.told == []
         assert bot.errors[0] == "no voice"  # from 1.8 on another says that there was no sound
+
+
+class Metered(Speaks):
+    """Counts what it costs, as pipecat's own services over HTTP do."""
+
+    def can_generate_metrics(self):
+        return True
+
+    async def run_tts(self, text, context_id):
+        async for frame in super().run_tts(text, context_id):
+            if not isinstance(frame, ErrorFrame):
+                await self.start_tts_usage_metrics(text)
+                await self.stop_ttfb_metrics()
+            yield frame
+
+
+class PushesText(Speaks):
+    """Pushes a frame by itself while it speaks (Inworld's over HTTP does)."""
+
+    async def run_tts(self, text, context_id):
+        async for frame in super().run_tts(text, context_id):
+            if isinstance(frame, TTSAudioRawFrame):
+                await self.push_frame(frame)
+            else:
+                yield frame
+
+
+async def test__shadow__its_frames_are_not_heard():
+    first, second = PushesText("first", FAIL, WELL), Speaks("second")
+    bot = Bot(first, second, cooldown=wait_fixed(1))
+    async with running(*bot.line) as worker:
+        await bot.say(worker, "One.")
+        await bot.say(worker, "Two.")
+        assert len(first.asked) == 2
+        assert bot.sound == "One.Two."
+
+
+async def test__hangs_after_its_sound_began__the_next_sentence_is_spoken():
+    class Stalls(Speaks):
+        async def run_tts(self, text, context_id):
+            if len(self.asked) == 1:
+                self.asked.append(text)
+                yield TTSAudioRawFrame("st".encode("utf-16-le"), 16000, 1, context_id=context_id)
+                await asyncio.Event().wait()
+            async for frame in super().run_tts(text, context_id):
+                yield frame
+
+    first, second = Stalls("first"), Speaks("second")
+    bot = Bot(first, second)
+    async with running(*bot.line) as worker:
+        await bot.say(worker, "One.")
+        await bot.say(worker, "Two.", secs=60)
+        await bot.say(worker, "Three.", secs=60)
+        assert bot.sound.endswith("Three."), bot.sound
+
+
+async def test__stop_frame_while_a_shadow_hangs__no_task_is_left():
+    first, second = Speaks("first", FAIL, HANG), Speaks("second")
+    bot = Bot(first, second, attempt_timeout_secs=30, cooldown=wait_fixed(1))
+    async with running(*bot.line) as worker:
+        await bot.say(worker, "One.")
+        await bot.say(worker, "Two.")
+        assert first.running == 1
+        await worker.queue_frame(StopFrame())
+        await passed(2)
+        assert first.running == 0
+
+
+async def test__client_times_out_by_itself__the_error_says_so():
+    class TimesOut(Speaks):
+        async def run_tts(self, text, context_id):
+            raise TimeoutError("connection timed out")
+            yield
+
+    bot = Bot(TimesOut("first"), TimesOut("second"))
+    async with running(*bot.line) as worker:
+        await bot.say(worker, "One.")
+        assert not any("within 5 s" in e for e in bot.errors), bot.errors
+
+
+@pytest.mark.parametrize("line", ["Wait.", TTSSpeakFrame("Wait.")])
+def test__announcement_that_has_to_be_spoken__is_refused(line):
+    with pytest.raises(TypeError, match="recorded announcement"):
+        Bot(Speaks("first"), Speaks("second"), announcement=line)
+
+
+async def test__task_that_is_born_while_a_text_is_spoken__its_later_errors_are_heard():
+    class Receives(Speaks):
+        async def run_tts(self, text, context_id):
+            self.receiver = self.receiver or self.create_task(self.receive())
+            async for frame in super().run_tts(text, context_id):
+                yield frame
+
+        async def receive(self):
+            await asyncio.sleep(60)
+            await self.push_error("the provider says good-bye")
+
+        receiver = None
+
+    bot = Bot(Receives("first"), Speaks("second"))
+    async with running(*bot.line) as worker:
+        await bot.say(worker, "One.", secs=70)
+        assert bot.errors == ["the provider says good-bye"]
+
+
+async def test__twenty_sentences_and_a_speak_frame__in_order():
+    first, second = Speaks("first", WELL, FAIL, WELL, FAIL, HANG, WELL), Speaks("second")
+    bot = Bot(first, second, cooldown=wait_fixed(0.01))
+    async with running(*bot.line) as worker:
+        said = [f"Sentence {n}." for n in range(20)]
+        await bot.say(worker, *said, secs=0.1)
+        await worker.queue_frame(TTSSpeakFrame("End."))
+        await passed(60)
+        assert bot.sound == "".join(said) + "End."
+
+
+async def test__usage_metrics_of_a_shadow__are_not_pushed():
+    first, second = Metered("first", FAIL, WELL), Metered("second")
+    bot = Bot(first, second, cooldown=wait_fixed(1))
+    params = PipelineParams(enable_metrics=True, enable_usage_metrics=True)
+    async with running(*bot.line, params=params) as worker:
+        await bot.say(worker, "One.")
+        await bot.say(worker, "Two.")
+        names = {
+            d.processor
+            for f in bot.ear.frames(MetricsFrame)
+            for d in f.data
+            if "Usage" in type(d).__name__
+        }
+        assert names == {"second"}, names

@@ -38,7 +38,7 @@ from tts_provider import (
 )
 
 from bot import ended, running, settle
-from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode
 
 PROVIDERS = [Cartesia, ElevenLabs, Deepgram]
 FAULTS = [CLOSES, DROPS, REFUSES, SILENT, ERROR, EMPTY, LATE]
@@ -83,6 +83,18 @@ async def test__socket_dies__150_sentences_whole_and_once_and_once_in_the_contex
         assert bot.errors == []
         assert [told.split()[0] for told in bot.told] == ["failed"]
         assert bot.told[0].endswith("True")
+
+
+@pytest.mark.parametrize("mode", [Mode.DISABLED, Mode.OBSERVE])
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__breaker_does_not_act__the_active_service_speaks_and_no_other(provider, mode):
+    primary, backup = provider(WELL, WELL, WELL, CLOSES, WELL), provider()
+    async with calling(primary, backup) as bot:
+        await bot.breaker.set_mode(mode)
+        await say_all(bot, sentences(6))
+
+        assert bot.sound == "".join(text for n, text in enumerate(sentences(6)) if n != 3)
+        assert backup.asked == [] and bot.told == [] and len(bot.errors) == 1
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

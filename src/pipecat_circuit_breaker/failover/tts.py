@@ -16,7 +16,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import Any
 
-from pipecat.frames.frames import CancelFrame, EndFrame, ErrorFrame, Frame
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    StopFrame,
+    TTSSpeakFrame,
+)
 from pipecat.pipeline.service_switcher import ServiceSwitcher
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.tts_service import TTSService
@@ -40,7 +47,15 @@ class TTSFailover(Failover):
             switcher: The switcher.
             services: Its services.
             **settings: Those of :class:`Failover`.
+
+        Raises:
+            TypeError: ``announcement`` is a line.
         """
+        if isinstance(settings["announcement"], str | TTSSpeakFrame):
+            raise TypeError(
+                "expected a recorded announcement (an OutputAudioRawFrame), since no voice is left "
+                f"to speak a line, got {settings['announcement']!r:.100}"
+            )
         super().__init__(switcher, **settings)
         self._last: FrameProcessor | None = None
         self._last_stopped = asyncio.Event()
@@ -134,7 +149,7 @@ class TTSFailover(Failover):
         )
 
     def _process_frame(self, frame: Frame, direction: FrameDirection) -> Coroutine[Any, Any, None]:
-        if isinstance(frame, EndFrame | CancelFrame):
+        if isinstance(frame, EndFrame | CancelFrame | StopFrame):
             return self._end(frame, direction)
         return self._process(frame, direction)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from loguru import logger
@@ -28,7 +28,6 @@ from pipecat.frames.frames import (
     TTSStartedFrame,
     TTSStoppedFrame,
 )
-from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.tts_service import TTSService, WebsocketTTSService
 from websockets.protocol import State
 
@@ -81,7 +80,6 @@ class SocketVoice(Voice):
         self._begin_turn = service.on_turn_context_created
         self._complete_turn = service.on_turn_context_completed
         self._complete_context = service.on_audio_context_completed
-        self._push = service.push_frame
         self._idle_secs = service._stop_frame_timeout_s
         service._stop_frame_timeout_s = max(self._idle_secs, _TURN_TIMEOUT_SECS)
         # A turn has one context; which text is whose at the provider, requests tell.
@@ -99,7 +97,6 @@ class SocketVoice(Voice):
         self._replace("on_turn_context_completed", self._on_turn_context_completed)
         self._replace("on_audio_context_completed", self._ignore)
         self._replace("on_audio_context_interrupted", self._ignore)
-        self._replace("push_frame", self._push_frame)
         if isinstance(service, WebsocketTTSService):
             self._connect_websocket = service._connect_websocket
             self._replace("_connect_websocket", self._note_new_socket)
@@ -112,6 +109,20 @@ class SocketVoice(Voice):
         super().leave()
         self.service._stop_frame_timeout_s = self._idle_secs
         self.service._reuse_context_id_within_turn = self._reuses_id
+
+    async def speak_alone(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+        """Speak a text as the service does without a failover, but as a turn of its own."""
+        self.words.begin(text, context_id)
+        async for said in self._answer(text, context_id):
+            if isinstance(said, Word):
+                await self.words.mark(said)
+            elif isinstance(said, ErrorFrame):
+                await self.report(said)
+                break
+            else:
+                self.words.hear(said)
+                yield said
+        await self.words.end()
 
     async def _answer(self, text: str, context_id: str) -> AsyncGenerator[Frame | Word | None]:
         request = self._request = _Request()
@@ -250,12 +261,10 @@ class SocketVoice(Voice):
         self.service._is_yielding_frames_synchronously = False
         await TTSService.on_turn_context_completed(self.service)
 
-    async def _push_frame(
-        self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
-    ) -> None:
+    def _push_frame(self, frame: Frame, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
         if isinstance(frame, TTSStartedFrame | TTSStoppedFrame) and self._is_mine(frame.context_id):
-            return
-        await self._push(frame, direction)
+            return self._ignore()
+        return super()._push_frame(frame, *args, **kwargs)
 
     async def _note_new_socket(self) -> None:
         # A provider does not go on with a text over another connection.

@@ -21,8 +21,18 @@ from pipecat_circuit_breaker._pipeline.patch import Undo, replace
 from pipecat_circuit_breaker.failover.roster import PROBE_TIMEOUT_SECS
 from pipecat_circuit_breaker.failover.tts_words import Word, Words
 
-#: Errors that are reported while a text is being spoken.
-_errors: ContextVar[list[ErrorFrame] | None] = ContextVar("failover_tts_errors", default=None)
+
+class _Step:
+    """What a service does by itself while it is asked for the next piece of sound."""
+
+    def __init__(self, *, is_shadow: bool) -> None:
+        self.is_shadow = is_shadow
+        self.errors: list[ErrorFrame] = []
+        # A task that was born in it, such as one that receives, outlives it.
+        self.is_over = False
+
+
+_step: ContextVar[_Step | None] = ContextVar("failover_tts_step", default=None)
 
 
 class Speaker(Protocol):
@@ -70,9 +80,11 @@ class Voice:
         self._run = service.run_tts
         self._stop = service.stop
         self._push_error = service.push_error_frame
+        self._push = service.push_frame
         self._undo: list[Undo] = [
             replace(service, "run_tts", self._run_tts),
             replace(service, "push_error_frame", self._push_error_frame),
+            replace(service, "push_frame", self._push_frame),
             replace(service, "stop", self._stop_service),
         ]
 
@@ -92,15 +104,23 @@ class Voice:
         return self._run(text, context_id)
 
     async def speak(
-        self, text: str, context_id: str, limit_secs: float, silence: ErrorFrame
+        self,
+        text: str,
+        context_id: str,
+        limit_secs: float,
+        silence: ErrorFrame,
+        *,
+        is_shadow: bool = False,
     ) -> AsyncGenerator[Frame | Word | None, None]:
         """Speak a text: nothing comes before its first sound.
 
         Args:
             text: The text.
             context_id: What its frames are marked with.
-            limit_secs: How long it may take until there is sound.
+            limit_secs: How long it may take until there is sound, and more of it.
             silence: What is wrong where it takes longer.
+            is_shadow: Whether nobody hears it: what the service pushes by itself
+                meanwhile (metrics, some the sound) goes no further.
 
         Yields:
             Frames and marked words, from the first sound on, and what came before it.
@@ -113,24 +133,27 @@ class Voice:
         frames = self._answer(text, context_id)
         try:
             while True:
-                errors: list[ErrorFrame] = []
-                token = _errors.set(errors)
+                step = _Step(is_shadow=is_shadow)
+                errors = step.errors
+                token = _step.set(step)
                 try:
                     # Within one step of the generator: a timeout must not span a `yield`.
-                    async with asyncio.timeout(None if has_begun else limit_secs):
+                    async with asyncio.timeout(limit_secs) as limit:
                         frame = await anext(frames)
                 except StopAsyncIteration:
                     frame = None
                     if not errors:
                         break
-                except TimeoutError:
-                    errors.append(silence)
                 except Exception as e:
-                    error = ErrorFrame(f"{type(e).__name__}: {e}", processor=self.service)
-                    error.exception = e
-                    errors.append(error)
+                    if limit.expired():
+                        errors.append(silence)
+                    else:
+                        error = ErrorFrame(f"{type(e).__name__}: {e}", processor=self.service)
+                        error.exception = e
+                        errors.append(error)
                 finally:
-                    _errors.reset(token)
+                    step.is_over = True
+                    _step.reset(token)
                 if not errors and isinstance(frame, ErrorFrame):
                     errors.append(frame)
                 if errors:
@@ -150,7 +173,9 @@ class Voice:
         """Have a text spoken that nobody hears; returns why it failed, None where it did not."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_SECS):
-                async for _ in self.speak(text, str(uuid.uuid4()), limit_secs, silence):
+                async for _ in self.speak(
+                    text, str(uuid.uuid4()), limit_secs, silence, is_shadow=True
+                ):
                     pass
         except (Failed, TimeoutError) as e:
             return str(e) or silence.error
@@ -167,10 +192,21 @@ class Voice:
         return self._speaker.speak(self, text, context_id)
 
     async def _push_error_frame(self, error: ErrorFrame, *args: Any, **kwargs: Any) -> None:
-        if (errors := _errors.get()) is None:
+        step = _step.get()
+        if step is None or step.is_over:
             await self._push_error(error, *args, **kwargs)
         else:
-            errors.append(error)
+            step.errors.append(error)
+
+    def _push_frame(self, frame: Frame, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+        step = _step.get()
+        if step is None or step.is_over or not step.is_shadow:
+            return self._push(frame, *args, **kwargs)
+        return _nothing()
+
+
+async def _nothing() -> None:
+    """What happens to a frame that goes no further."""
 
 
 def speaks_by_itself(service: TTSService) -> bool:
