@@ -1,9 +1,12 @@
 """What is kept of the sound since the last transcription, and what makes room."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipecat_circuit_breaker.failover.audio_ring import AudioRing, Mark
+
+pytestmark = pytest.mark.releases
 
 START, STOP = Mark.STARTED, Mark.STOPPED
 

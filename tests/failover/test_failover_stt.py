@@ -18,6 +18,8 @@ from stt_parts import Call, Soniox, Whisper, calling, piece, whole
 from bot import ended
 from pipecat_circuit_breaker import CircuitBreakerProcessor
 
+pytestmark = pytest.mark.releases
+
 SORTS = {
     "sockets": (Soniox, Soniox),
     "http": (Whisper, Whisper),

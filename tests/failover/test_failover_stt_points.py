@@ -22,6 +22,8 @@ from stt_parts import Soniox, Whisper, calling, piece, whole
 
 from bot import ended, settle
 
+pytestmark = pytest.mark.releases
+
 #: FAILOVER_STRIDE=1 in the environment takes every step; it takes ten minutes.
 STEPS, STRIDE = 100, int(os.environ.get("FAILOVER_STRIDE", "19"))
 

@@ -13,6 +13,8 @@ from pipecat.processors.frame_processor import FrameDirection
 from bot import running, settle
 from pipecat_circuit_breaker import CircuitState, Ending, Mode, ProbeOutcome, Trigger
 
+pytestmark = pytest.mark.releases
+
 HEARD = "I am here. What can I do for you today?"
 GOOD = words(HEARD)
 
