@@ -15,10 +15,14 @@ from pipecat.frames.frames import (
     LLMFullResponseStartFrame,
     LLMTextFrame,
     TTSSpeakFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+    TTSTextFrame,
     TTSUpdateSettingsFrame,
 )
 from pipecat.pipeline.service_switcher import ServiceSwitcher
 from pipecat.services.cartesia.tts import CartesiaTTSService
+from tenacity import wait_fixed
 from test_failover_tts import RAISES, REPORTS, YIELDS, Bot, Speaks
 from tts_provider import (
     BREAKS,
@@ -27,6 +31,7 @@ from tts_provider import (
     EMPTY,
     ERROR,
     LATE,
+    RATE,
     REFUSES,
     SILENT,
     STOPS,
@@ -116,7 +121,8 @@ async def test__provider_is_back__speaks_again_and_nobody_hears_its_trial(provid
     primary, backup = provider(fault, WELL), provider()
     texts = sentences(6)
     async with calling(primary, backup) as bot:
-        await bot.say(bot.worker, texts[0], secs=10.0)
+        # As long as the class tries to connect by itself, and longer.
+        await bot.say(bot.worker, texts[0], secs=60.0)
         primary.refuses = False
         for text in texts[1:]:
             await bot.say(bot.worker, text, secs=10.0)
@@ -233,6 +239,54 @@ async def test__marks_words_without_a_socket__each_once_in_the_context(backup, f
 
         assert (bot.sound, bot.written) == ("".join(texts), " ".join(texts))
         assert bot.errors == []
+
+
+@pytest.mark.parametrize("fault", [CLOSES, DROPS, ERROR])
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__socket_dies__spoken_by_the_backup_at_once(provider, fault):
+    async with calling(provider(fault), provider()) as bot:
+        await bot.say(bot.worker, "This is one.", secs=1.0)
+
+        assert bot.sound == "This is one."
+        assert len(bot.ear.frames(TTSStoppedFrame)) == len(bot.ear.frames(TTSStartedFrame)) == 1
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test__late_sound_of_a_given_up_text__never_taken_for_that_of_another(provider):
+    primary, backup = provider(LATE, SILENT), provider()
+    async with calling(primary, backup, cooldown=wait_fixed(0.1)) as bot:
+        await bot.say(bot.worker, "This is one.", secs=5.2)
+        await bot.say(bot.worker, "This is two.", secs=6.0)
+
+        assert bot.sound == "This is one.This is two."
+        assert primary.asked == ["This is one.", "This is two."]
+        assert [told.split()[0] for told in bot.told] == ["failed"]
+
+
+async def test__backup_marks_no_words_and_is_interrupted__what_was_spoken_is_written():
+    async with calling(Marks("primary", YIELDS), Speaks("backup", None, HANG)) as bot:
+        await bot.say(bot.worker, "This is one.", "This is two.", secs=1.0)
+        await bot.worker.queue_frame(InterruptionFrame())
+        await passed(1)
+
+        assert bot.written == "This is one."
+
+
+async def test__interrupted_while_nobody_speaks__nothing_is_written():
+    async with calling(Cartesia(SILENT), Cartesia(SILENT)) as bot:
+        await bot.say(bot.worker, "This is one.", secs=4.5)
+        await bot.worker.queue_frame(InterruptionFrame())
+        await passed(1)
+
+        assert bot.written == ""
+
+
+async def test__second_sentence__its_words_follow_the_sound_of_the_first():
+    async with calling(Cartesia(), Cartesia()) as bot:
+        await bot.say(bot.worker, "This is one.", "This is two.")
+
+        first, second = (f.pts for f in bot.ear.frames(TTSTextFrame) if f.text == "This")
+        assert second - first == pytest.approx(len("This is one.") / RATE * 1e9, abs=10)
 
 
 #: What primary and backup do, and how many sentences come before the points.

@@ -85,6 +85,9 @@ class SocketVoice(Voice):
         # A turn has one context; which text is whose at the provider, requests tell.
         self._reuses_id = service._reuse_context_id_within_turn
         service._reuse_context_id_within_turn = True
+        # And its start is the pipeline's, also where a class yields one per provider's turn.
+        self._pushes_start = service._push_start_frame
+        service._push_start_frame = True
         self._replace("append_to_audio_context", self._append_to_audio_context)
         self._replace("audio_context_available", self._audio_context_available)
         self._replace("create_audio_context", self._create_audio_context)
@@ -109,6 +112,7 @@ class SocketVoice(Voice):
         super().leave()
         self.service._stop_frame_timeout_s = self._idle_secs
         self.service._reuse_context_id_within_turn = self._reuses_id
+        self.service._push_start_frame = self._pushes_start
 
     async def speak_alone(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """Speak a text as the service does without a failover, but as a turn of its own."""
@@ -141,7 +145,7 @@ class SocketVoice(Voice):
         service = self.service
         await self._hang_up_broken()
         await self._begin_turn(request.id)
-        request.is_open = bool(getattr(service, "_push_start_frame", False))
+        request.is_open = self._pushes_start
         has_begun = False
         async for frame in self._run(text, request.id):
             while not request.came.empty():
@@ -185,13 +189,16 @@ class SocketVoice(Voice):
     async def _hang_up_broken(self) -> None:
         """Clear away a broken connection; ``run_tts`` makes another where there is none."""
         service = self.service
-        if not isinstance(service, WebsocketTTSService) or service._websocket is None:
+        if not isinstance(service, WebsocketTTSService):
             return
-        receiver = getattr(service, "_receive_task", None)
+        socket, receiver = service._websocket, getattr(service, "_receive_task", None)
+        if socket is None and receiver is None:
+            return
         if (
-            service._websocket.state is not State.OPEN
+            socket is None
+            or socket.state is not State.OPEN
             or receiver is None
-            or receiver.done()
+            or receiver.done()  # it has given up, and nobody starts another
             or getattr(service, "_reconnect_in_progress", False)
         ):
             await self._hang_up()
