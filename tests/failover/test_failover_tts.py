@@ -15,6 +15,7 @@ from pipecat.frames.frames import (
     StopFrame,
     TTSAudioRawFrame,
     TTSSpeakFrame,
+    TTSStoppedFrame,
 )
 from pipecat.pipeline.service_switcher import ServiceSwitcher
 from pipecat.pipeline.task import PipelineParams
@@ -78,10 +79,19 @@ class Speaks(TTSService):
             self.running -= 1
 
 
+class Ear(Tap):
+    """Hears what is spoken, and tells as a transport does; older services pause until then."""
+
+    async def process_frame(self, frame, direction):
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TTSStoppedFrame):
+            await self.push_frame(BotStoppedSpeakingFrame(), FrameDirection.UPSTREAM)
+
+
 class Bot:
     def __init__(self, *voices, **settings):
         self.voices = voices
-        self.front, self.ear = Tap(), Tap()
+        self.front, self.ear = Tap(), Ear()
         self.switcher = ServiceSwitcher([*voices])
         breaker = self.breaker = CircuitBreakerProcessor(
             params=CircuitBreakerParams(clock=lambda: asyncio.get_event_loop().time())

@@ -6,6 +6,7 @@ On every release where the class tells the end of a text; see docs/failover.md.
 import asyncio
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 
 import pytest
 from failover_parts import HANG, passed
@@ -45,6 +46,9 @@ from tts_provider import (
 from bot import ended, running, settle
 from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode
 
+pytestmark = pytest.mark.releases
+
+RELEASE = tuple(int(part) for part in version("pipecat-ai").split(".")[:2])
 PROVIDERS = [Cartesia, ElevenLabs, Deepgram]
 FAULTS = [CLOSES, DROPS, REFUSES, SILENT, ERROR, EMPTY, LATE]
 
@@ -355,6 +359,8 @@ async def test__interruption_at_a_point__nothing_comes_late_and_the_next_is_spok
 async def test__end_frame_at_a_point__what_comes_before_it_is_spoken_once(
     provider, scene, steps, secs
 ):
+    if provider is not Cartesia and (1, 8) <= RELEASE < (1, 14):
+        pytest.skip("this release waits for ever, without a failover as well")
     async with at_point(provider, scene, steps, secs) as (bot, _, _):
         await asyncio.wait_for(ended(bot.worker), 30)
         said = "" if scene == "all fail" else "This is interrupted."

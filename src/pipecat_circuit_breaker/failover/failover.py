@@ -166,7 +166,11 @@ class Failover(BaseObject):
         """What is told of a service that was silent for too long."""
         text = f"no answer within {self._timeout_secs:g} s"
         error = ErrorFrame(text, processor=self._switcher.services[service])
-        error.exception = TimeoutError(text)
+        try:
+            # Up to 1.7 pipecat dies at one that was never raised.
+            raise TimeoutError(text)
+        except TimeoutError as e:
+            error.exception = e
         if ErrorCategory is not None:
             error.category = ErrorCategory.CONNECTIVITY
         return error
