@@ -27,6 +27,7 @@ from pipecat_circuit_breaker.failover.failover import Failover
 from pipecat_circuit_breaker.failover.llm_attempt import Attempt, Outcome, Request
 from pipecat_circuit_breaker.failover.llm_entrance import Entrance
 from pipecat_circuit_breaker.failover.llm_member import Member
+from pipecat_circuit_breaker.failover.llm_repair import Repair
 
 
 class LLMFailover(Failover):
@@ -78,15 +79,18 @@ class LLMFailover(Failover):
         outcome = Outcome.FAILED
         answers = self._members[0]
         try:
-            while (service := self._roster.next(failed)) is not None:
-                answers = self._members[service]
-                if not failed:
-                    self._start_shadows(service, lambda n: self._ask_in_the_shadow(n, frame))
-                outcome, error = await self._attempt(service, request, frame, direction)
-                if error is not None:
-                    failed[service] = error
-                if outcome is not Outcome.FAILED:
-                    break
+            with Repair(frame.context) as repair:
+                while (service := self._roster.next(failed)) is not None:
+                    answers = self._members[service]
+                    if not failed:
+                        self._start_shadows(service, lambda n: self._ask_in_the_shadow(n, frame))
+                    outcome, error = await self._attempt(service, request, frame, direction)
+                    if error is not None:
+                        failed[service] = error
+                    if outcome is not Outcome.FAILED:
+                        break
+                else:
+                    repair.make()
         except asyncio.CancelledError:
             # Whoever was answering may be anywhere; what it still pushes is dropped.
             outcome = Outcome.STOPPED
