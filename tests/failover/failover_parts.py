@@ -99,6 +99,29 @@ class Scripted(LLMService):
                 await asyncio.sleep(0)
 
 
+class Push:
+    """A frame that the service pushes while it answers."""
+
+    def __init__(self, make):
+        self.make = make
+
+
+class Rich(Scripted):
+    """As `Scripted`; text goes the way that pipecat's own services send it."""
+
+    async def answer(self, script, context):
+        for step in script:
+            if isinstance(step, Push):
+                await self.stop_ttfb_metrics()
+                await self.push_frame(step.make())
+            elif isinstance(step, str) and not isinstance(step, Call):
+                await self.stop_ttfb_metrics()
+                await self._push_llm_text(step)
+                await asyncio.sleep(0)
+            else:
+                await super().answer([step], context)
+
+
 def words(text):
     """A text as a model streams it."""
     return [word + " " for word in text.split()]

@@ -3,25 +3,48 @@
 import asyncio
 
 import pytest
-from failover_parts import FAIL, HANG, PIECE, Bot, Call, Pause, Scripted, passed, words
+from failover_parts import (
+    FAIL,
+    HANG,
+    PIECE,
+    Bot,
+    Call,
+    Ear,
+    Pause,
+    Push,
+    Rich,
+    Scripted,
+    passed,
+    words,
+)
 from loguru import logger
 from pipecat.frames.frames import (
+    EndFrame,
     FunctionCallResultFrame,
     FunctionCallsStartedFrame,
     InterruptionFrame,
+    LLMContextFrame,
+    LLMMessagesAppendFrame,
+    LLMRunFrame,
     LLMTextFrame,
+    LLMThoughtStartFrame,
+    LLMThoughtTextFrame,
     ManuallySwitchServiceFrame,
     OutputAudioRawFrame,
+    StopFrame,
     TextFrame,
     TTSSpeakFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
+from pipecat.pipeline.llm_switcher import LLMSwitcher
+from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.pipeline.service_switcher import (
     ServiceSwitcher,
     ServiceSwitcherStrategyFailover,
     ServiceSwitcherStrategyManual,
 )
+from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.filters.identity_filter import IdentityFilter
 from pipecat.services.llm_service import FunctionCallFromLLM
@@ -35,6 +58,7 @@ pytestmark = pytest.mark.releases
 
 HEARD = "I am here. What can I do for you today?"
 GOOD = words(HEARD)
+SECOND = "This is the second one. It works."
 
 
 def first_fails(*scripts):
@@ -556,6 +580,167 @@ async def test__interruption_and_turns_of_the_user__heard_by_all_and_leave_once(
         for frame in frames:
             assert sorted(llm.name for llm, f in heard if f is frame) == ["first", "second"]
             assert [f for f, _ in bot.ear.seen].count(frame) == 1
+
+
+#
+# Thinking, and other pauses
+#
+
+
+async def test__model_thinks_for_long_after_a_thought_frame__it_is_not_asked_again():
+    thought = Push(LLMThoughtStartFrame)
+    first = Rich("first", [thought, Pause(6.0), *GOOD])
+    second = Rich("second", words(SECOND))
+    async with Bot(first, second).talking() as bot:
+        await bot.ask(secs=15)
+        assert second.asked == []
+        assert bot.told == []
+        assert bot.answers == [HEARD]
+
+
+async def test__all_models_think_for_long__no_outage():
+    thought = Push(lambda: LLMThoughtTextFrame("hm"))
+    first = Rich("first", [thought, Pause(6.0), *GOOD])
+    second = Rich("second", [thought, Pause(6.0), *words(SECOND)])
+    async with Bot(first, second).talking() as bot:
+        await bot.ask(secs=30)
+        assert bot.told == []
+        assert bot.answers == [HEARD]
+
+
+async def test__sentence_then_a_tool_whose_arguments_take_long__no_silence():
+    # A Responses API stream: no piece of the arguments is a sign of life.
+    first = Rich("first", ["Let me check that for you.", PIECE, Pause(6.0), Call("book")])
+    second = Rich("second", words(SECOND))
+    called = []
+
+    async def book(params):
+        called.append(params.function_name)
+
+    async with Bot(first, second).talking() as bot:
+        bot.switcher.register_function("book", book)
+        await bot.ask(secs=15)
+        assert second.asked == []
+        assert called == ["book"]
+
+
+async def test__switched_by_hand_to_a_service_in_its_cooldown__it_is_asked():
+    first, second = Scripted("first", [FAIL], GOOD), Scripted("second", words(SECOND))
+    async with Bot(first, second, cooldown=wait_fixed(100)).talking() as bot:
+        await bot.ask()
+        await bot.worker.queue_frame(ManuallySwitchServiceFrame(service=first))
+        await bot.ask()
+        assert bot.answers == [SECOND, HEARD]
+
+
+async def test__stop_frame_while_a_shadow_hangs__no_task_is_left():
+    first = Scripted("first", [FAIL], [HANG])
+    second = Scripted("second", GOOD)
+    bot = Bot(first, second, attempt_timeout_secs=30, cooldown=wait_fixed(1))
+    async with bot.talking():
+        await bot.ask()
+        await bot.ask()
+        assert first.running == 1
+        await bot.worker.queue_frame(StopFrame())
+        await passed(2)
+        assert first.running == 0, "the shadow request goes on after the call"
+
+
+async def test__error_that_is_no_end__answer_goes_on__error_is_not_lost():
+    class Grumbling(Scripted):
+        async def answer(self, script, context):
+            await self.push_error("a cache was missed")
+            await super().answer(script, context)
+
+    first, second = Grumbling("first", GOOD), Scripted("second", words(SECOND))
+    async with Bot(first, second).talking() as bot:
+        await bot.ask()
+        assert bot.answers == [HEARD]
+        assert [e.error for e in bot.errors] == ["a cache was missed"] or bot.told == []
+
+
+async def test__completion_timeout_in_a_shadow__application_is_not_told():
+    class TimesOut(Scripted):
+        async def answer(self, script, context):
+            if script is None:
+                await self._call_event_handler("on_completion_timeout")
+                raise TimeoutError("slow")
+            await super().answer(script, context)
+
+    first, second = TimesOut("first", None), Scripted("second", GOOD)
+    heard = []
+    async with Bot(first, second, cooldown=wait_fixed(1)).talking() as bot:
+
+        @first.event_handler("on_completion_timeout")
+        async def on_completion_timeout(llm):
+            heard.append(1)
+
+        await bot.ask()
+        assert len(heard) == 1
+        await bot.ask()
+        await passed(1)
+        assert len(first.asked) == 2
+        assert len(heard) == 1, "told of a request that nobody asked"
+
+
+async def test__five_requests_at_once__answered_in_order():
+    first, second = Scripted("first", [FAIL], GOOD), Scripted("second", words(SECOND))
+    async with Bot(first, second).talking() as bot:
+        for _ in range(5):
+            await bot.ask(secs=None)
+        await passed(5)
+        assert len(bot.answers) == 5
+
+
+async def test__two_switchers_in_parallel__each_answers_once():
+    breaker = CircuitBreakerProcessor()
+    ears, branches = [Ear(), Ear()], []
+    for n, ear in enumerate(ears):
+        llms = [Scripted(f"first {n}", [FAIL]), Scripted(f"second {n}", GOOD)]
+        switcher = LLMSwitcher(llms)
+        breaker.failover(switcher)
+        branches.append([switcher, ear])
+    context = LLMContext([{"role": "user", "content": "hello"}])
+    async with running(breaker, ParallelPipeline(*branches)) as worker:
+        for _ in range(3):
+            await worker.queue_frame(LLMContextFrame(context))
+        await passed(5)
+        assert [ear.answers for ear in ears] == [[HEARD] * 3] * 2
+
+
+async def test__end_behind_a_hung_request__ends():
+    first, second = Scripted("first", [HANG]), Scripted("second", GOOD)
+    async with Bot(first, second).talking() as bot:
+        await bot.ask(secs=None)
+        await bot.worker.queue_frame(EndFrame())
+        await passed(10)
+        assert bot.answers == [HEARD]
+        assert bot.worker.has_finished()
+
+
+async def test__chinese_text__leaves_with_its_first_sentence():
+    first = Scripted("first", ["你好", "，我在。", "你", HANG])
+    async with Bot(first, Scripted("second", GOOD)).talking() as bot:
+        await bot.ask(secs=20)
+        assert bot.answers[0].startswith("你好，我在。")
+
+
+async def test__run_frames_and_appends_quickly__each_is_answered():
+    context = LLMContext()
+    pair = LLMContextAggregatorPair(context)
+    breaker, ear = CircuitBreakerProcessor(), Ear()
+    first, second = Scripted("first", [FAIL]), Scripted("second", GOOD)
+    switcher = LLMSwitcher([first, second])
+    breaker.failover(switcher, cooldown=wait_fixed(1))
+    async with running(breaker, pair.user(), switcher, ear, pair.assistant()) as worker:
+        for n in range(4):
+            say = {"role": "user", "content": f"q{n}"}
+            await worker.queue_frame(LLMMessagesAppendFrame(messages=[say], run_llm=True))
+            await worker.queue_frame(LLMRunFrame())
+        await passed(20)
+        assert ear.answers == [HEARD] * 8
+        said = [m["content"] for m in context.get_messages() if m["role"] == "assistant"]
+        assert said == [HEARD] * 8
 
 
 #

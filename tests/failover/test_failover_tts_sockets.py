@@ -6,6 +6,7 @@ On every release where the class tells the end of a text; see docs/failover.md.
 import asyncio
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
 from importlib.metadata import version
 
 import pytest
@@ -49,7 +50,11 @@ from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode
 pytestmark = pytest.mark.releases
 
 RELEASE = tuple(int(part) for part in version("pipecat-ai").split(".")[:2])
-PROVIDERS = [Cartesia, ElevenLabs, Deepgram]
+try:
+    import_module("pipecat.services.deepgram.tts")
+except Exception:  # older releases raise it themselves where the provider's SDK is missing
+    Deepgram = None
+PROVIDERS = [provider for provider in (Cartesia, ElevenLabs, Deepgram) if provider]
 FAULTS = [CLOSES, DROPS, REFUSES, SILENT, ERROR, EMPTY, LATE]
 
 
@@ -209,6 +214,7 @@ async def test__voice_changed_in_the_middle_of_a_turn__both_sentences_are_spoken
         assert bot.written == "This is one. And this is two."
 
 
+@pytest.mark.skipif(Deepgram is None, reason="it needs a package that is not there")
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != EMPTY])
 async def test__provider_that_never_tells_an_end__silence_is_the_end_and_no_failure(fault):
     primary, backup = Endless(WELL, WELL, fault), Endless()
@@ -249,6 +255,8 @@ async def test__marks_words_without_a_socket__each_once_in_the_context(backup, f
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test__socket_dies__spoken_by_the_backup_at_once(provider, fault):
     async with calling(provider(fault), provider()) as bot:
+        if bot.voices[1]._push_stop_frames:
+            pytest.skip("this release's class tells no end, so its silence has to be waited for")
         await bot.say(bot.worker, "This is one.", secs=1.0)
 
         assert bot.sound == "This is one."
@@ -359,7 +367,7 @@ async def test__interruption_at_a_point__nothing_comes_late_and_the_next_is_spok
 async def test__end_frame_at_a_point__what_comes_before_it_is_spoken_once(
     provider, scene, steps, secs
 ):
-    if provider is not Cartesia and (1, 8) <= RELEASE < (1, 14):
+    if provider is not Cartesia and RELEASE < (1, 14) and RELEASE != (1, 7):
         pytest.skip("this release waits for ever, without a failover as well")
     async with at_point(provider, scene, steps, secs) as (bot, _, _):
         await asyncio.wait_for(ended(bot.worker), 30)

@@ -27,6 +27,7 @@ from pipecat_circuit_breaker.failover.failover import Failover
 from pipecat_circuit_breaker.failover.llm_attempt import Attempt, Outcome, Request
 from pipecat_circuit_breaker.failover.llm_entrance import Entrance
 from pipecat_circuit_breaker.failover.llm_member import Member
+from pipecat_circuit_breaker.failover.llm_repair import Repair
 
 
 class LLMFailover(Failover):
@@ -53,6 +54,7 @@ class LLMFailover(Failover):
         self._text_aggregator = text_aggregator or SimpleTextAggregator
         self._members = [Member(service) for service in services]
         self._active = switcher.strategy.active_service
+        self._request: Request | None = None
 
     def leave(self) -> None:
         """Leave the switcher and its services as they were, between two calls."""
@@ -73,24 +75,30 @@ class LLMFailover(Failover):
             await self._entrance.hand_on(frame, direction)
             return
         self._note_choice()
-        request = Request()
+        request = self._request = Request()
         failed: dict[int, ErrorFrame] = {}
         outcome = Outcome.FAILED
         answers = self._members[0]
         try:
-            while (service := self._roster.next(failed)) is not None:
-                answers = self._members[service]
-                if not failed:
-                    self._start_shadows(service, lambda n: self._ask_in_the_shadow(n, frame))
-                outcome, error = await self._attempt(service, request, frame, direction)
-                if error is not None:
-                    failed[service] = error
-                if outcome is not Outcome.FAILED:
-                    break
+            with Repair(frame.context) as repair:
+                while (service := self._roster.next(failed)) is not None:
+                    if request.is_withdrawn:
+                        outcome = Outcome.STOPPED
+                        break
+                    answers = self._members[service]
+                    if not failed:
+                        self._start_shadows(service, lambda n: self._ask_in_the_shadow(n, frame))
+                    outcome, error = await self._attempt(service, request, frame, direction)
+                    if error is not None:
+                        failed[service] = error
+                    if outcome is not Outcome.FAILED:
+                        break
+                else:
+                    repair.make()
         except asyncio.CancelledError:
             # Whoever was answering may be anywhere; what it still pushes is dropped.
             outcome = Outcome.STOPPED
-            if request.has_started and not request.has_ended:
+            if request.is_open:
                 await answers.push(LLMFullResponseEndFrame())
             raise
         finally:
@@ -108,6 +116,13 @@ class LLMFailover(Failover):
             await self._note_loss(request.said, nobody_answers=False)
         elif outcome is Outcome.FAILED:
             await self._lose(answers, request, [*failed.values()][-1])
+        # What the strategy has made of an error meanwhile is nobody's choice.
+        self._active = self._switcher.strategy.active_service
+
+    def withdraw(self) -> None:
+        """Ask nobody else: the user goes on speaking, so there was no question yet."""
+        if self._request is not None:
+            self._request.is_withdrawn = True
 
     async def _attempt(
         self, service: int, request: Request, frame: LLMContextFrame, direction: FrameDirection
@@ -142,9 +157,7 @@ class LLMFailover(Failover):
     async def _lose(self, last: Member, request: Request, error: ErrorFrame) -> None:
         # The service has logged it already, and told its own handlers.
         await last.push(error, FrameDirection.UPSTREAM)
-        # The strategy may have answered by a switch of its own.
-        self._active = self._switcher.strategy.active_service
-        if request.has_started and not request.has_ended:
+        if request.is_open:
             await last.push(LLMFullResponseEndFrame())
         await self._note_loss(request.said, nobody_answers=True)
 

@@ -50,13 +50,21 @@ class Request:
     """What the caller asked, whoever answers.
 
     Exactly one start and one end of an answer leave, for all services together.
+    Each service pushes the same start: it, and what it does with a speculative
+    answer, goes by that, and the switcher lets each frame out once.
     """
 
     def __init__(self) -> None:
         """Start with nothing that has left."""
-        self.has_started = False
+        self.start: Frame | None = None
         self.has_ended = False
+        self.is_withdrawn = False
         self.said = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer has begun and not ended."""
+        return self.start is not None and not self.has_ended
 
 
 class Attempt:
@@ -77,12 +85,14 @@ class Attempt:
         self._request = request
         self._aggregator = aggregator
         self._push = push
-        self._held: list[tuple[Frame, FrameDirection]] = []
+        self._held: list[Callable[[], Awaitable[None]]] = []
         self._done = asyncio.Event()
         self._has_left = False
         self._is_alive = False
+        self._waits_for_text = False
         self._is_over = False
         self._was_stopped = False
+        self._has_told = False
         self._limit_secs = 0.0
         self._limit: asyncio.Timeout | None = None
         #: The task of the service in which it answers; what other tasks push is not of the answer.
@@ -99,7 +109,8 @@ class Attempt:
 
         Args:
             limit_secs: How long it may be silent, as long as that can be told:
-                until its first sign of life, and while text is held.
+                until its first sign of life, and where text that is held was
+                the last of it.
 
         Raises:
             TimeoutError: It was silent for that long, and nothing has left.
@@ -118,9 +129,13 @@ class Attempt:
 
     def note_life(self) -> None:
         """Note a sign of life: the provider has sent something, whatever it is."""
+        self._note_piece(is_text=False)
+
+    def _note_piece(self, *, is_text: bool) -> None:
         if self.is_over:
             return
         self._is_alive = True
+        self._waits_for_text = is_text and not self._has_left
         if self._limit is not None:
             secs = self._patience()
             now = asyncio.get_running_loop().time()
@@ -132,49 +147,80 @@ class Attempt:
             return
         if isinstance(frame, ErrorFrame):
             self.error = frame
+            self._has_told = self._has_left
             if self._has_left:
                 await self._push(frame, direction)
         elif isinstance(frame, LLMFullResponseStartFrame):
-            if not self._request.has_started:
-                self._request.has_started = True
-                await self._push(frame, direction)
+            if self._request.start is None:
+                self._request.start = frame
+            await self._push(self._request.start, direction)
         elif isinstance(frame, LLMFullResponseEndFrame):
             await self._end(frame, direction)
         elif (
             self._has_left or isinstance(frame, SystemFrame) or direction is FrameDirection.UPSTREAM
         ):
-            if isinstance(frame, LLMTextFrame):
-                self._request.said += frame.text
-            await self._push(frame, direction)
+            await self._let_go(frame, direction)
         else:
-            await self._hold(frame, direction)
+            text = frame.text if isinstance(frame, LLMTextFrame) else None
+            await self._hold(text, lambda: self._let_go(frame, direction))
+
+    async def take_turn_text(self, text: str, push: Callable[[str], Awaitable[None]]) -> None:
+        """Take text that may begin with whether the user has finished.
+
+        It is held before the service reads it: one that fails has to forget
+        what it has read, and does not.
+
+        Args:
+            text: The text.
+            push: Reads it, and pushes what is to be spoken.
+        """
+        if self.is_over:
+            return
+        if self._has_left:
+            await self._goes_on()
+            await push(text)
+        else:
+            await self._hold(text, lambda: push(text))
 
     async def release(self) -> None:
         """Let leave what is held: from here on the answer is this service's."""
         self._has_left = True
         self.note_life()
         held, self._held = self._held, []
-        for frame, direction in held:
-            if isinstance(frame, LLMTextFrame):
-                self._request.said += frame.text
-            await self._push(frame, direction)
+        for let_go in held:
+            await let_go()
 
     def finish(self) -> None:
         """Note that the service is done with it, whether it has said so or not."""
         self._done.set()
 
     def _patience(self) -> float | None:
-        # The arguments of a tool may stream for long without a frame, so once
-        # there was a sign of life only text that is held, and stalls, says that
-        # something is wrong.
-        if self._is_alive and (self._has_left or not self._held):
+        # A thought, and the arguments of a tool, may take long and be no frame.
+        # So once there was a sign of life only text that is held, and stalls,
+        # says that something is wrong: text is the last that has come.
+        if self._is_alive and not self._waits_for_text:
             return None
         return self._limit_secs
 
-    async def _hold(self, frame: Frame, direction: FrameDirection) -> None:
-        self._held.append((frame, direction))
-        self.note_life()
-        if isinstance(frame, LLMTextFrame) and await self._may_be_spoken(frame.text):
+    async def _let_go(self, frame: Frame, direction: FrameDirection) -> None:
+        if isinstance(frame, LLMTextFrame):
+            await self._goes_on()
+            self._request.said += frame.text
+        await self._push(frame, direction)
+
+    async def _goes_on(self) -> None:
+        # An error behind which the answer goes on was not its end.
+        error, self.error = self.error, None
+        if error is not None and not self._has_told:
+            await self._push(error, FrameDirection.UPSTREAM)
+        self._has_told = False
+
+    async def _hold(self, text: str | None, let_go: Callable[[], Awaitable[None]]) -> None:
+        if text is not None:
+            await self._goes_on()
+        self._held.append(let_go)
+        self._note_piece(is_text=text is not None)
+        if text is not None and await self._may_be_spoken(text):
             await self.release()
 
     async def _may_be_spoken(self, text: str) -> bool:

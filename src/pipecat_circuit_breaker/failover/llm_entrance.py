@@ -17,21 +17,42 @@ from pipecat.frames.frames import (
     Frame,
     InterruptionFrame,
     LLMContextFrame,
+    StopFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
 )
 from pipecat.pipeline.service_switcher import ServiceSwitcher
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from pipecat_circuit_breaker._pipeline.patch import replace
 
-#: Frames that the services have to hear which are not active, too: one may be running a tool, and
-#: one that answers before it is certain that the user has finished (1.12) waits for the end of
-#: the turn, which may be over when it is asked.
-_FOR_ALL = (InterruptionFrame, UserStartedSpeakingFrame, UserStoppedSpeakingFrame)
+try:
+    from pipecat.frames.frames import EagerEndOfTurnCancelFrame  # 1.12.0
+except ImportError:
+    _WITHDRAWALS: tuple[type[Frame], ...] = ()
+else:
+    _WITHDRAWALS = (EagerEndOfTurnCancelFrame,)
+
+#: Frames that the services have to hear which are not active, too: one may be running a tool, one
+#: that answers before it is certain that the user has finished (1.12) waits for the end of the
+#: turn, which may be over when it is asked, and one that judges whether the user has finished
+#: has to know who is speaking.
+_FOR_ALL: tuple[type[Frame], ...] = (
+    InterruptionFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+    *_WITHDRAWALS,
+)
+
+#: Frames with which the call ends for the services.
+_ENDS: tuple[type[Frame], ...] = (EndFrame, StopFrame, CancelFrame)
 
 #: Frames that are not only handed on.
-_OURS = (LLMContextFrame, *_FOR_ALL, EndFrame, CancelFrame)
+_OURS: tuple[type[Frame], ...] = (LLMContextFrame, *_FOR_ALL, *_ENDS)
 
 
 class Driver(Protocol):
@@ -39,6 +60,10 @@ class Driver(Protocol):
 
     async def ask(self, frame: LLMContextFrame, direction: FrameDirection) -> None:
         """Get a request answered."""
+        ...
+
+    def withdraw(self) -> None:
+        """Ask nobody else what is being asked."""
         ...
 
     async def end(self) -> None:
@@ -88,6 +113,8 @@ class Entrance:
         return self._end(frame, direction)
 
     async def _hand_to_all(self, frame: Frame, direction: FrameDirection) -> None:
+        if isinstance(frame, _WITHDRAWALS):
+            self._driver.withdraw()
         await self._process(frame, direction)
         for service in self.switcher.services:
             if service is not self.switcher.strategy.active_service:

@@ -48,6 +48,7 @@ class Shadow:
         """Start with nothing known."""
         self.error: ErrorFrame | None = None
         self.limit: asyncio.Timeout | None = None
+        self.is_over = False
 
     def note_life(self) -> None:
         """Note a sign of life."""
@@ -59,11 +60,21 @@ class Shadow:
 _shadow: ContextVar[Shadow | None] = ContextVar("failover_shadow", default=None)
 
 
+def _running_shadow() -> Shadow | None:
+    """The shadow request that the running task answers.
+
+    A task that it has started, and that outlives it, is the service's own.
+    """
+    shadow = _shadow.get()
+    return None if shadow is None or shadow.is_over else shadow
+
+
 class Member:
     """One LLM service of a switcher.
 
     It is replaced on the instance: ``push_frame``, ``push_error_frame``,
-    ``run_function_calls`` and ``stop_ttfb_metrics``.
+    ``run_function_calls``, ``stop_ttfb_metrics``, ``_push_turn_text`` and
+    ``_call_event_handler``.
 
     Args:
         service: The service.
@@ -77,11 +88,15 @@ class Member:
         self._push_error = service.push_error_frame
         self._call = service.run_function_calls
         self._stop_ttfb = service.stop_ttfb_metrics
+        self._push_text = service._push_turn_text
+        self._call_handlers = service._call_event_handler
         self._undo: list[Undo] = [
             replace(service, "push_frame", self._push_frame),
             replace(service, "push_error_frame", self._push_error_frame),
             replace(service, "run_function_calls", self._run_function_calls),
             replace(service, "stop_ttfb_metrics", self._stop_ttfb_metrics),
+            replace(service, "_push_turn_text", self._push_turn_text),
+            replace(service, "_call_event_handler", self._call_event_handler),
         ]
 
     def __str__(self) -> str:
@@ -158,12 +173,14 @@ class Member:
             return "the provider is silent"
         except Exception as e:
             return f"{type(e).__name__}: {e}"
+        finally:
+            shadow.is_over = True
         return None if shadow.error is None else shadow.error.error
 
     def _push_frame(
         self, frame: Frame, direction: FrameDirection = _DOWNSTREAM
     ) -> Coroutine[Any, Any, None]:
-        if isinstance(frame, _OURS) or _shadow.get() is not None:
+        if isinstance(frame, _OURS) or _running_shadow() is not None:
             return _nothing()
         attempt = self._attempt
         # Sound comes this way, so no call more than it takes.
@@ -174,7 +191,7 @@ class Member:
     def _push_error_frame(
         self, error: ErrorFrame, *args: Any, **kwargs: Any
     ) -> Coroutine[Any, Any, None]:
-        if (shadow := _shadow.get()) is None:
+        if (shadow := _running_shadow()) is None:
             return self._push_error(error, *args, **kwargs)
         # Nobody asked, so nobody hears: neither `on_error`, nor the log.
         shadow.error = error
@@ -183,7 +200,7 @@ class Member:
     async def _run_function_calls(
         self, function_calls: Sequence[Any], *args: Any, **kwargs: Any
     ) -> None:
-        if _shadow.get() is not None:
+        if _running_shadow() is not None:
             return
         attempt = self._mine()
         if attempt is not None:
@@ -194,11 +211,25 @@ class Member:
 
     def _stop_ttfb_metrics(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
         # Each service calls it when the first piece of an answer is there.
-        if (shadow := _shadow.get()) is not None:
+        if (shadow := _running_shadow()) is not None:
             shadow.note_life()
         elif (attempt := self._mine()) is not None:
             attempt.note_life()
         return self._stop_ttfb(*args, **kwargs)
+
+    def _push_turn_text(self, text: str) -> Coroutine[Any, Any, None]:
+        # Where the service reads whether the user has finished, and remembers it.
+        if _running_shadow() is not None:
+            return _nothing()
+        attempt = self._mine()
+        if attempt is None:
+            return self._push_text(text)
+        return attempt.take_turn_text(text, self._push_text)
+
+    def _call_event_handler(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+        if _running_shadow() is not None:
+            return _nothing()
+        return self._call_handlers(*args, **kwargs)
 
     def _mine(self) -> Attempt | None:
         """The attempt that the running task is answering."""

@@ -120,8 +120,12 @@ class Roster:
         return changes
 
     def prefer(self, service: int) -> None:
-        """Note that the application has chosen a service: it is asked before the others."""
+        """Note that the application has chosen a service: it is asked before the others.
+
+        Also where it has failed: who chooses it knows more than its cooldown.
+        """
         self._preferred = service
+        self._note(service, self._health[service].circuit.close())
 
     def works(self, service: int) -> bool:
         """Whether a service is taken to work."""

@@ -1,4 +1,4 @@
-"""pipecat's own service for OpenAI's Responses API, against a real HTTP server (time limit 0.5 s)."""
+"""pipecat's own service for OpenAI's Responses API, against a real HTTP server (time limit 1 s)."""
 
 import asyncio
 import json
@@ -9,11 +9,14 @@ from aiohttp import web
 from failover_parts import Ear
 from pipecat.frames.frames import LLMContextFrame
 from pipecat.pipeline.llm_switcher import LLMSwitcher
-from pipecat.services.openai.responses.llm import OpenAIResponsesHttpLLMService
+from pipecat.services.openai.responses import llm as responses
 
 from bot import running
 from pipecat_circuit_breaker import CircuitBreakerProcessor
 from tool_bot import context_with_tools
+
+#: 0.0.108 has no service with a socket, and no name for the other.
+_Service = getattr(responses, "OpenAIResponsesHttpLLMService", responses.OpenAIResponsesLLMService)
 
 
 @pytest.fixture
@@ -79,10 +82,10 @@ async def serving(*events):
 
 async def call(first_url, second_url):
     llms = [
-        OpenAIResponsesHttpLLMService(
+        _Service(
             api_key="k",
             base_url=url,
-            settings=OpenAIResponsesHttpLLMService.Settings(model="gpt-5"),
+            settings=_Service.Settings(model="gpt-5"),
         )
         for url in (first_url, second_url)
     ]
@@ -93,19 +96,19 @@ async def call(first_url, second_url):
 
     switcher = LLMSwitcher(llms)
     breaker = CircuitBreakerProcessor()
-    breaker.failover(switcher, attempt_timeout_secs=0.5)
+    breaker.failover(switcher, attempt_timeout_secs=1.0)
     switcher.register_function("book", book)
     context = context_with_tools("book")
     context.add_message({"role": "user", "content": "book it"})
     ear = Ear()
     async with running(breaker, switcher, ear) as worker:
         await worker.queue_frame(LLMContextFrame(context))
-        await asyncio.sleep(4)
+        await asyncio.sleep(5)
     return ear.answers, called
 
 
 async def test__arguments_stream_for_long_after_a_sentence__it_is_not_asked_again():
-    arguments = [x for _ in range(10) for x in (argument(" "), 0.1)]
+    arguments = [x for _ in range(20) for x in (argument(" "), 0.1)]
     first = (text("Let me book that."), item("book"), *arguments, done("book", '{"a": 1}'))
     async with serving(*first) as (one, asked), serving(text("Second. ")) as (two, again):
         answers, called = await call(one, two)
@@ -114,16 +117,20 @@ async def test__arguments_stream_for_long_after_a_sentence__it_is_not_asked_agai
     assert called == [{"a": 1}] and answers == ["Let me book that."]
 
 
-async def test__arguments_stream_for_long_without_text__control():
-    arguments = [x for _ in range(10) for x in (argument(" "), 0.1)]
+async def test__arguments_stream_for_long_without_text__it_is_not_asked_again():
+    arguments = [x for _ in range(20) for x in (argument(" "), 0.1)]
     first = (item("book"), *arguments, done("book", '{"a": 1}'))
     async with serving(*first) as (one, asked), serving(text("Second. ")) as (two, again):
         answers, called = await call(one, two)
     assert again == [] and called == [{"a": 1}]
 
 
+@pytest.mark.skipif(
+    not hasattr(responses, "ResponseReasoningSummaryTextDeltaEvent"),
+    reason="0.0.108 pushes no thoughts of this service",
+)
 async def test__model_thinks_on_after_its_summary__it_is_not_asked_again():
-    first = (thought("I have to think."), 1.0, text("Here you are. "))
+    first = (thought("I have to think."), 2.0, text("Here you are. "))
     async with serving(*first) as (one, asked), serving(text("Second. ")) as (two, again):
         answers, _ = await call(one, two)
     assert again == []
