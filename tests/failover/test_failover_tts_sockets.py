@@ -197,6 +197,9 @@ async def test__no_socket_and_socket__each_stands_in_for_the_other(provider):
         assert bot.errors == []
 
 
+@pytest.mark.skipif(
+    RELEASE < (1, 7), reason="this release leaves the second out of the context, with or without us"
+)
 async def test__voice_changed_in_the_middle_of_a_turn__both_sentences_are_spoken():
     primary, backup = Cartesia(), Cartesia()
     async with calling(primary, backup) as bot:

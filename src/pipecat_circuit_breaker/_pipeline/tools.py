@@ -205,7 +205,9 @@ def without_tools(
     has_tools = releases.has_tools(given)
     if has_tools:
         context.set_tool_choice("none")
-    if not (has_tools and releases.passes_tool_choice(model)):
+    # Where there are none, and nobody hears the answer, there is nothing to say.
+    has_to_be_told = not releases.passes_tool_choice(model) if has_tools else heard
+    if has_to_be_told:
         said: Any = {"role": "developer", "content": INSTRUCTION}
 
         def get_messages(*args: Any, **kwargs: Any) -> list[Any]:

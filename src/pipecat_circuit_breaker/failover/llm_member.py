@@ -19,7 +19,6 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import LLMService
 
-from pipecat_circuit_breaker._pipeline import releases
 from pipecat_circuit_breaker._pipeline.patch import Undo, replace
 from pipecat_circuit_breaker._pipeline.tools import without_tools
 from pipecat_circuit_breaker.failover.llm_attempt import Attempt
@@ -73,8 +72,8 @@ class Member:
     """One LLM service of a switcher.
 
     It is replaced on the instance: ``push_frame``, ``push_error_frame``,
-    ``run_function_calls``, ``stop_ttfb_metrics``, ``_push_turn_text`` and
-    ``_call_event_handler``.
+    ``run_function_calls``, ``stop_ttfb_metrics`` and ``_push_turn_text``; during
+    a shadow request ``_call_event_handler`` too, which each frame of sound calls.
 
     Args:
         service: The service.
@@ -96,7 +95,6 @@ class Member:
             replace(service, "run_function_calls", self._run_function_calls),
             replace(service, "stop_ttfb_metrics", self._stop_ttfb_metrics),
             replace(service, "_push_turn_text", self._push_turn_text),
-            replace(service, "_call_event_handler", self._call_event_handler),
         ]
 
     def __str__(self) -> str:
@@ -163,9 +161,9 @@ class Member:
         # A service may repair the context of a request that was refused.
         copy = LLMContext([*context.get_messages()], context.tools, context.tool_choice)
         request = LLMContextFrame(copy)
-        if releases.has_tools(copy):
-            # A call in the shadow is no round of the turn that goes on.
-            request = without_tools(self.service, request, heard=False)
+        # A call in the shadow is no round of the turn that goes on.
+        request = without_tools(self.service, request, heard=False)
+        hear_handlers = replace(self.service, "_call_event_handler", self._call_event_handler)
         try:
             async with asyncio.timeout(limit_secs) as shadow.limit:
                 await self.service.process_frame(request, _DOWNSTREAM)
@@ -175,15 +173,17 @@ class Member:
             return f"{type(e).__name__}: {e}"
         finally:
             shadow.is_over = True
+            hear_handlers()
         return None if shadow.error is None else shadow.error.error
 
     def _push_frame(
         self, frame: Frame, direction: FrameDirection = _DOWNSTREAM
     ) -> Coroutine[Any, Any, None]:
-        if isinstance(frame, _OURS) or _running_shadow() is not None:
+        # Sound comes this way, so no call more than it takes.
+        shadow = _shadow.get()
+        if isinstance(frame, _OURS) or (shadow is not None and not shadow.is_over):
             return _nothing()
         attempt = self._attempt
-        # Sound comes this way, so no call more than it takes.
         if attempt is None or attempt.task is not asyncio.current_task():
             return self._push(frame, direction)
         return attempt.take(frame, direction)
