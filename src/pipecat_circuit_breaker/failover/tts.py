@@ -57,6 +57,7 @@ class TTSFailover(Failover):
                 f"to speak a line, got {settings['announcement']!r:.100}"
             )
         super().__init__(switcher, **settings)
+        self._active: FrameProcessor = switcher.strategy.active_service
         self._last: FrameProcessor | None = None
         self._last_stopped = asyncio.Event()
         self._voices = [
@@ -91,7 +92,10 @@ class TTSFailover(Failover):
             async for frame in voice.speak_alone(text, context_id):
                 yield frame
             return
-        self._roster.prefer(self._voices.index(voice))
+        if voice.service is not self._active:
+            # The application, or the strategy, has chosen it: failover changes no active service.
+            self._active = voice.service
+            self._roster.prefer(self._voices.index(voice))
         voice.words.begin(text, context_id)
         failed: dict[int, ErrorFrame] = {}
         is_told = False
