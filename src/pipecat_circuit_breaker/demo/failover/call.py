@@ -24,13 +24,10 @@ from pipecat.frames.frames import (
     LLMTextFrame,
 )
 from pipecat.pipeline.llm_switcher import LLMSwitcher
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.runner import PipelineRunner
 from pipecat.pipeline.service_switcher import (
     ServiceSwitcherStrategyFailover,
     ServiceSwitcherStrategyManual,
 )
-from pipecat.pipeline.task import PipelineTask
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.openai.llm import OpenAILLMService
@@ -38,6 +35,7 @@ from pipecat.services.openai.llm import OpenAILLMService
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.demo.failover.faults import NONE, Fault
 from pipecat_circuit_breaker.demo.failover.provider import Provider
+from pipecat_circuit_breaker.testing import running
 
 #: Seconds of the call from one question to the next.
 TURN_SECS = 4.0
@@ -197,36 +195,29 @@ async def play(
         result.switches += 1
 
     switcher.strategy.add_event_handler("on_service_switched", switched)
-    worker = PipelineTask(Pipeline([*front, switcher, ear]), idle_timeout_secs=None)
-    started = asyncio.Event()
-    worker.add_event_handler("on_pipeline_started", lambda *_: started.set())
-    runner = PipelineRunner(handle_sigint=False)
-    running = asyncio.create_task(runner.run(worker))
-    await started.wait()
     patience = None if fault.patience_secs is None else fault.patience_secs / speed
-    for number in range(turns):
-        ear.listen()
-        began = time.monotonic()
-        context = LLMContext([{"role": "user", "content": f"question {number}"}])
-        await worker.queue_frame(LLMContextFrame(context))
-        try:
-            await asyncio.wait_for(ear.ended.wait(), patience)
-        except TimeoutError:
-            pass
-        await asyncio.sleep(max(0.0, began + TURN_SECS / speed - time.monotonic()))
-        answers = [provider.answer_to(number) for provider in providers]
-        if ear.starts == ear.ends == 1 and ear.heard in answers:
-            wait_secs = (ear.first_word - began) * speed
-            result.turns.append(Turn(answers.index(ear.heard), wait_secs))
-        else:
-            result.turns.append(Turn())
-        if not ear.ended.is_set():
-            await worker.queue_frame(InterruptionFrame())
-            # Or what ends here would be taken for the end of the next answer.
-            await asyncio.wait_for(ear.ended.wait(), 5)
-        on_turn(result)
-    await runner.cancel()
-    await running
+    async with running(*front, switcher, ear) as worker:
+        for number in range(turns):
+            ear.listen()
+            began = time.monotonic()
+            context = LLMContext([{"role": "user", "content": f"question {number}"}])
+            await worker.queue_frame(LLMContextFrame(context))
+            try:
+                await asyncio.wait_for(ear.ended.wait(), patience)
+            except TimeoutError:
+                pass
+            await asyncio.sleep(max(0.0, began + TURN_SECS / speed - time.monotonic()))
+            answers = [provider.answer_to(number) for provider in providers]
+            if ear.starts == ear.ends == 1 and ear.heard in answers:
+                wait_secs = (ear.first_word - began) * speed
+                result.turns.append(Turn(answers.index(ear.heard), wait_secs))
+            else:
+                result.turns.append(Turn())
+            if not ear.ended.is_set():
+                await worker.queue_frame(InterruptionFrame())
+                # Or what ends here would be taken for the end of the next answer.
+                await asyncio.wait_for(ear.ended.wait(), 5)
+            on_turn(result)
     for provider in providers:
         await provider.stop()
     result.requests = (providers[0].requests, providers[1].requests)

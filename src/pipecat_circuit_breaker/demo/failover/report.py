@@ -7,10 +7,11 @@
 """What came of the calls: a table, a picture of one call, Markdown, JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,8 @@ from pipecat_circuit_breaker.demo.failover.faults import FAULTS
 
 #: What stands in a cell beside the turns that were heard.
 BESIDE = "HTTP requests to the first + the second provider, switches, longest wait for a first word"
+
+_CALL = TypeAdapter(Call)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Report:
                     "fault": name,
                     "title": FAULTS[name].title,
                     "calls": [
-                        {"variant": variant.value, "heard": call.heard, **asdict(call)}
+                        {"variant": variant.value, "heard": call.heard, **_plain(call)}
                         for variant, call in zip(Variant, calls, strict=True)
                     ],
                 }
@@ -121,6 +124,11 @@ class Report:
         """What the words of the picture mean."""
         yield "heard: the whole answer, once; backup: the second provider's; lost: anything else."
         yield f"late: its first word came more than {LATE_SECS:g} s after the question."
+
+
+def _plain(call: Call) -> dict[str, Any]:
+    values: dict[str, Any] = _CALL.dump_python(call, mode="json")
+    return values
 
 
 def _took(call: Call) -> str:
