@@ -280,7 +280,7 @@ def test__failover__six_turns__we_hear_each_and_pipecat_what_it_can():
         assert ours["switches"] == 1
     # By any release of pipecat: it asks nobody again, so the turn that fails is lost.
     assert calls["http-401"]["pipecat's failover"]["heard"] == 5
-    assert "6 turns, at least 2 s" in played.stderr
+    assert "6 turns, about 2 s" in played.stderr
     assert "Deprecat" not in played.stderr
 
 

@@ -45,7 +45,7 @@ class Report:
     def caption(self) -> str:
         """What the figures are, and what was run."""
         return (
-            f"Turns heard of {self.turns}, one every {TURN_SECS:g} s. In brackets: {BESIDE}. "
+            f"Turns heard of {self.turns}, one every {TURN_SECS:g} s; then {BESIDE}. "
             f"Pipecat {version('pipecat-ai')}, client retries {self.retries}, "
             f"time {self.speed:g} times faster."
         )
@@ -122,8 +122,8 @@ class Report:
     @property
     def legend(self) -> Iterator[str]:
         """What the words of the picture mean."""
-        yield "heard: the whole answer, once; backup: the second provider's; lost: anything else."
-        yield f"late: its first word came more than {LATE_SECS:g} s after the question."
+        yield "heard: the whole answer, once; backup: the second provider's; lost: neither."
+        yield f"late: the first word came more than {LATE_SECS:g} s after the question."
 
 
 def _plain(call: Call) -> dict[str, Any]:

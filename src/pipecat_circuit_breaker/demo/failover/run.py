@@ -7,13 +7,14 @@
 """Makes the calls, and says meanwhile how far they are."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from pipecat_circuit_breaker.demo.failover.call import TURN_SECS, Call, Variant, play
-from pipecat_circuit_breaker.demo.failover.faults import FAULTS
+from pipecat_circuit_breaker.demo.failover.faults import FAULTS, Fault
 from pipecat_circuit_breaker.demo.failover.report import Report
 
 
@@ -43,10 +44,9 @@ async def compare(
 async def _compare(
     console: Console, name: str, turns: int, speed: float, retries: int
 ) -> Sequence[Call]:
-    title = FAULTS[name].title
-    console.print(
-        Text.assemble((title, "bold"), f"  {turns} turns, at least {_secs(turns, speed)}")
-    )
+    fault = FAULTS[name]
+    about = f"  {turns} turns, about {_secs(fault, turns, speed)}"
+    console.print(Text.assemble((fault.title, "bold"), about))
     now: dict[Variant, Call] = {}
     with console.status("starting three calls") as status:
 
@@ -55,11 +55,11 @@ async def _compare(
                 now[variant] = call
                 slowest = min(len(call.turns) for call in now.values())
                 heard = ", ".join(f"{which} {made.heard}" for which, made in now.items())
-                left = _secs(turns - slowest, speed)
-                status.update(f"turn {slowest} of {turns}; heard: {heard}; {left} to wait")
+                left = _secs(fault, turns - slowest, speed)
+                status.update(f"turn {slowest} of {turns}, {left} to wait. Heard: {heard}")
 
             return await play(
-                FAULTS[name],
+                fault,
                 variant,
                 turns=turns,
                 speed=speed,
@@ -70,8 +70,10 @@ async def _compare(
         return await asyncio.gather(*(one(variant) for variant in Variant))
 
 
-def _secs(turns: int, speed: float) -> str:
-    return f"{turns * TURN_SECS / speed:.0f} s"
+def _secs(fault: Fault, turns: int, speed: float) -> str:
+    """How long so many turns take whoever nobody helps."""
+    silence = min(fault.client_timeout_secs, fault.patience_secs or math.inf) if fault.hangs else 0
+    return f"{turns * max(TURN_SECS, silence) / speed:.0f} s"
 
 
 def show_report(console: Console, report: Report) -> None:
