@@ -155,6 +155,8 @@ class Service(OpenAILLMService):
         self._client = self._client.with_options(
             timeout=httpx.Timeout(timeout_secs), max_retries=retries
         )
+        # Imported at first use, by which the first turn would be late.
+        _ = self._client.chat.completions
 
 
 async def play(
