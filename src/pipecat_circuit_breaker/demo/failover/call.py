@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import httpx
 from pipecat.frames.frames import (
     Frame,
     InterruptionFrame,
@@ -152,9 +151,7 @@ class Service(OpenAILLMService):
         super().__init__(
             api_key="none", base_url=url, settings=OpenAILLMService.Settings(model="m")
         )
-        self._client = self._client.with_options(
-            timeout=httpx.Timeout(timeout_secs), max_retries=retries
-        )
+        self._client = self._client.with_options(timeout=timeout_secs, max_retries=retries)
         # Imported at first use, by which the first turn would be late.
         _ = self._client.chat.completions
 
