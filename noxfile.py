@@ -8,7 +8,7 @@
 
 `nox` runs all, `nox -s tests-3.12` or `nox -s "releases(1.7.0)"` one; what follows `--` goes to
 pytest. A Python that is not there is skipped; where `CI` is set it is an error. Not among all is
-`nox -s normal_calls`.
+`nox -s normal_calls` and `nox -s failover_table`.
 """
 
 import re
@@ -82,6 +82,14 @@ def normal_calls(session: nox.Session) -> None:
         ),
         env={"NORMAL_CALLS": "1"},
     )
+
+
+@nox.session(default=False)
+@nox.parametrize("release", ["1.14.0", "1.7.0"], ids=["1.14.0", "1.7.0"])
+def failover_table(session: nox.Session, release: str) -> None:
+    """Print the table of docs/failover.md: four minutes each, on a machine that has nothing else."""
+    session.install("-e", ".[demo]", f"pipecat-ai=={release}")
+    session.run("python", "-m", "benchmarks.failover", "--markdown", *session.posargs)
 
 
 @nox.session

@@ -37,7 +37,7 @@ class _Command:
 
 _COMMANDS = {
     "demo": _Command(
-        "run error chains that really happen, without and with the breaker",
+        "run error chains that really happen, without and with the breaker; or failing providers",
         "demo",
         ("click", "jinja2", "rich", "websockets"),
     ),

@@ -1,5 +1,7 @@
 """The arithmetic of the benchmarks; what they measure is measured by `python -m benchmarks`."""
 
+from collections import Counter
+
 import pytest
 
 from benchmarks.result import Row, Value, bootstrap, interleaved, slope
@@ -61,3 +63,19 @@ def test__page__written__figures_read_back(tmp_path):
     assert "| slope | 0.02 |  | ≤ 0.1 | ✓ | flat |" in page.read_text()
     assert "| memory | 9 B | 8 to 10 |  |  |  |" in page.read_text()
     assert (tmp_path / "images" / "benchmark-growth.png").stat().st_size > 1_000
+
+
+def test__failover__told__median_wait_and_events_of_ours_a_line_per_fault():
+    pytest.importorskip("rich")
+    from benchmarks.failover import told
+    from pipecat_circuit_breaker.demo.failover.call import Call, Turn
+    from pipecat_circuit_breaker.demo.failover.report import Report
+
+    ours = Call([Turn(0, 0.5), Turn(), Turn(1, 0.7), Turn(1, 5.9)], told=Counter(request_lost=1))
+    others = [Call([Turn(0, 9.0)] * 4)] * 2
+    report = Report({"hang": [*others, ours], "http-401": [*others, Call()]}, turns=4, speed=1.0)
+
+    assert told(report) == [
+        "hangs, the client times out at 10 s: median wait 0.7 s; told: request_lost 1",
+        "401: median wait -; told: nothing",
+    ]

@@ -17,6 +17,9 @@ from pipecat_circuit_breaker.demo.app import demo, show_report
 from pipecat_circuit_breaker.demo.board import Board
 from pipecat_circuit_breaker.demo.chains import CHAINS, FLOOD_CHUNKS
 from pipecat_circuit_breaker.demo.contained import Stage
+from pipecat_circuit_breaker.demo.failover.call import Call, Turn, Variant
+from pipecat_circuit_breaker.demo.failover.faults import FAULTS
+from pipecat_circuit_breaker.demo.failover.report import Report as FailoverReport
 from pipecat_circuit_breaker.demo.run import Outcome, run_chain, settled
 from pipecat_circuit_breaker.demo.table import COLUMNS, Comparison, Report
 from pipecat_circuit_breaker.demo.tally import Figures, Tally
@@ -244,3 +247,100 @@ async def test__observe__chain__incidents_tell_the_messages_that_guard_holds_bac
 
 def _unsent(outcome: Outcome) -> int:
     return sum(totals.unsent_messages for totals in outcome.totals)
+
+
+#
+# Failover
+#
+
+
+def _demo(*options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pipecat_circuit_breaker_cli", "demo", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test__failover__six_turns__we_hear_each_and_pipecat_what_it_can():
+    played = _demo(
+        *("--failover", "--fault", "http-500", "--fault", "http-401"),
+        # No faster: a provider that takes 5 s of the call to answer has failed.
+        *("--turns", "6", "--speed", "6", "--json"),
+    )
+
+    assert played.returncode == 0, played.stderr
+    calls = {
+        fault["fault"]: {call["variant"]: call for call in fault["calls"]}
+        for fault in json.loads(played.stdout)["faults"]
+    }
+    for fault in ("http-500", "http-401"):
+        assert calls[fault]["no help"]["heard"] == 0
+        assert calls[fault]["no help"]["requests"] == [6, 0]
+        ours = calls[fault]["breaker.failover()"]
+        assert ours["heard"] == 6
+        assert [turn["answered_by"] for turn in ours["turns"]] == [1] * 6
+        assert ours["requests"][1] == 6
+        assert ours["switches"] == 1
+    # By any release of pipecat: it asks nobody again, so the turn that fails is lost.
+    assert calls["http-401"]["pipecat's failover"]["heard"] == 5
+    assert "6 turns, about 4 s" in played.stderr
+    assert "Deprecat" not in played.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--failover", "--chain", "send-raises"], "--chain: only for the chains, not with"),
+        (
+            ["--failover", "--mode", "observe", "--position", "last"],
+            "--position, --mode: only for the chains, not with --failover",
+        ),
+        (["--fault", "all"], "--fault: only with --failover"),
+    ],
+)
+def test__failover__options_of_the_chains__refused_in_one_line(options, said):
+    refused = CliRunner().invoke(demo, options)
+
+    assert refused.exit_code == 2
+    assert said in refused.stderr
+
+
+def _failover_report() -> FailoverReport:
+    heard, late, saved = Turn(0, 0.5), Turn(0, 5.9), Turn(1, 0.6)
+    calls = [
+        Call([Turn()] * 50, (50, 0)),
+        Call([heard, late, *[saved] * 48], (2, 48), 1),
+        Call([Turn(1, 5.8), *[saved] * 49], (6, 50), 1),
+    ]
+    return FailoverReport({name: calls for name in FAULTS}, turns=50, speed=10.0)
+
+
+def test__failover_picture__80_columns__a_row_per_turn():
+    lines = printed(80, _failover_report().as_picture("hang"))
+
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 51
+    assert lines[1].split() == "1 lost heard 0.5 s backup, late 5.8 s".split()
+    assert lines[2].split() == "2 lost heard, late 5.9 s backup 0.6 s".split()
+    assert lines[50].split() == "50 lost backup 0.6 s backup 0.6 s".split()
+
+
+def test__failover_table__80_columns__nothing_is_cut_off():
+    lines = printed(80, _failover_report().as_table())
+
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    assert sum("50 + 0, 0, -" in line and "6 + 50, 1, 5.8 s" in line for line in lines) == len(
+        FAULTS
+    )
+
+
+def test__failover_markdown__turns_then_requests_switches_and_the_longest_wait():
+    rows = _table_of(_failover_report().as_markdown())
+
+    assert rows[0] == ["fault of the first", *Variant]
+    assert rows[2] == [
+        "HTTP 500",
+        "0 (50 + 0, 0, -)",
+        "50 (2 + 48, 1, 5.9 s)",
+        "50 (6 + 50, 1, 5.8 s)",
+    ]
+    assert [row[0] for row in rows[2:]] == [fault.title for fault in FAULTS.values()]

@@ -6,11 +6,14 @@
 
 """The command that runs the chains side by side, without and with the breaker, and compares."""
 
+import asyncio
 import json
 import math
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.text import Text
 
@@ -18,12 +21,20 @@ from pipecat_circuit_breaker import Incident, Mode
 from pipecat_circuit_breaker.demo.board import Board
 from pipecat_circuit_breaker.demo.chains import CHAINS, Position
 from pipecat_circuit_breaker.demo.contained import ContainedError, run_contained
+from pipecat_circuit_breaker.demo.failover.faults import FAULTS
 from pipecat_circuit_breaker.demo.run import Outcome
 from pipecat_circuit_breaker.demo.table import Comparison, Report, colour, counts, label
 from pipecat_circuit_breaker.show.terminal import tree
 
 TREE_CHAIN = "send-raises"
 NARROWEST = 80
+
+#: Quick to play, and both are faults that pipecat's own failover leaves alone.
+DEFAULT_FAULTS = ("http-500", "one-in-five")
+
+#: What is an option of the chains alone, and of the failover alone.
+OF_CHAINS = ("chains", "position", "mode_name", "seconds")
+OF_FAILOVER = ("faults", "turns", "speed")
 WIDEST_TREE = 100
 
 
@@ -58,17 +69,58 @@ WIDEST_TREE = 100
     show_default=True,
     help="How long each chain runs before the pipeline is ended.",
 )
+@click.option(
+    "--failover",
+    is_flag=True,
+    help="Play calls whose first of two LLM providers fails, instead of the chains: without help,"
+    " with Pipecat's own failover, with the breaker's.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    type=click.Choice([*FAULTS, "all"]),
+    metavar="NAME",
+    help=f"What is wrong with the first provider. Can be repeated; the default is"
+    f" {' and '.join(DEFAULT_FAULTS)}; there are all, {', '.join(FAULTS)}.",
+)
+@click.option(
+    "--turns",
+    type=click.IntRange(1, 500),
+    default=50,
+    show_default=True,
+    help="How many questions the caller asks, one every 4 s.",
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(1.0, 20.0),
+    default=10.0,
+    show_default=True,
+    help="How many times faster than in a call the time goes.",
+)
 @click.option("--json", "output", flag_value="json", help="Print JSON instead of a table.")
 @click.option(
     "--markdown", "output", flag_value="markdown", help="Print the table as Markdown and no more."
 )
+@click.pass_context
 def demo(
-    chains: Sequence[str], position: Position, mode_name: str, seconds: float, output: str | None
+    context: click.Context,
+    chains: Sequence[str],
+    position: Position,
+    mode_name: str,
+    seconds: float,
+    failover: bool,
+    faults: Sequence[str],
+    turns: int,
+    speed: float,
+    output: str | None,
 ) -> None:
     """Run error chains that really happen, without and with the breaker.
 
-    Each runs in a process of its own, with limits on its time and its memory.
+    Each runs in a process of its own, with limits on its time and its memory. With --failover:
+    calls in which the first of two providers fails.
     """
+    _refuse_mixture(context, failover)
     if math.isnan(seconds):
         # It is not outside of any range, so the range lets it pass.
         raise click.BadParameter("nan is not a number of seconds.", param_hint="'--seconds'")
@@ -77,6 +129,9 @@ def demo(
     if not console.is_terminal:
         # What has no width of its own gets the least that the table is made for.
         console.width = max(console.width, NARROWEST)
+    if failover:
+        _failover(console, faults, turns, speed, output)
+        return
     # A chain that is named twice is still one chain.
     names = list(dict.fromkeys(chains)) or [*CHAINS]
     mode = Mode(mode_name)
@@ -85,12 +140,49 @@ def demo(
     except ContainedError as error:
         raise click.ClickException(f"a chain did not start: {error}") from error
     report = Report(comparisons, mode, position, seconds)
+    if not _print(report, output):
+        show_report(console, report)
+
+
+def _refuse_mixture(context: click.Context, failover: bool) -> None:
+    """Refuse options that would change nothing."""
+    others = OF_CHAINS if failover else OF_FAILOVER
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in others
+        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        reason = "only for the chains, not with --failover" if failover else "only with --failover"
+        raise click.UsageError(f"{', '.join(given)}: {reason}.")
+
+
+def _failover(
+    console: Console, faults: Sequence[str], turns: int, speed: float, output: str | None
+) -> None:
+    # Not at the top: OpenAI's client takes seconds to import, and the chains do without it.
+    from pipecat_circuit_breaker.demo.failover import run
+
+    names = [*FAULTS] if "all" in faults else list(dict.fromkeys(faults)) or [*DEFAULT_FAULTS]
+    report = asyncio.run(run.compare(console, names, turns=turns, speed=speed))
+    if not _print(report, output):
+        run.show_report(console, report)
+
+
+class _Printable(Protocol):
+    def as_json(self) -> dict[str, Any]: ...
+
+    def as_markdown(self) -> str: ...
+
+
+def _print(report: _Printable, output: str | None) -> bool:
+    """Print a report for a program; returns whether one asked for it."""
     if output == "json":
         click.echo(json.dumps(report.as_json(), indent=2))
     elif output == "markdown":
         click.echo(report.as_markdown(), nl=False)
-    else:
-        show_report(console, report)
+    return output is not None
 
 
 def _compare(
