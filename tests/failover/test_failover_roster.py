@@ -146,9 +146,9 @@ def test__outage__begins_and_ends_once(roster):
 
 
 def test__failing__in_the_order_in_which_they_would_be_asked(roster):
+    roster.prefer(SECOND)
     for service in (FIRST, SECOND, THIRD):
         roster.fail(service)
-    roster.prefer(SECOND)
     assert roster.failing == (SECOND, FIRST, THIRD)
 
 
