@@ -428,3 +428,22 @@ async def test__usage_metrics_of_a_shadow__are_not_pushed():
             if "Usage" in type(d).__name__
         }
         assert names == {"second"}, names
+
+
+async def test__nothing_fails__frames_are_those_of_a_bot_without_failover():
+    async def frames(has_failover):
+        bot = Bot(Speaks("first"), Speaks("second"))
+        if not has_failover:
+            bot.failover.leave()
+        async with running(*bot.line) as worker:
+            await bot.say(worker, "One.", "Two and a half.")
+            await worker.queue_frame(TTSSpeakFrame("Alone.", append_to_context=False))
+            await passed(4)
+            await bot.say(worker, "Three.")
+        said = [(type(f).__name__, getattr(f, "text", getattr(f, "audio", ""))) for f in seen(bot)]
+        return said, bot.context.get_messages()
+
+    def seen(bot):
+        return [frame for frame, _ in bot.ear.seen if not isinstance(frame, MetricsFrame)]
+
+    assert await frames(True) == await frames(False)
