@@ -16,7 +16,7 @@ from pipecat.pipeline.service_switcher import ServiceSwitcher, ServiceSwitcherSt
 from stt_parts import Call, Soniox, Whisper, calling, piece, whole
 
 from bot import ended
-from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode
 
 pytestmark = pytest.mark.releases
 
@@ -132,6 +132,29 @@ async def test__cough__blames_nobody(sort):
         assert call.said == [whole(1), whole(2)]
         assert call.told == []
         assert second.heard == []
+
+
+@pytest.mark.parametrize("mode", [Mode.DISABLED, Mode.OBSERVE])
+@pytest.mark.parametrize("sort", ["http", "http, socket"])
+async def test__breaker_does_not_act__nobody_else_is_asked_until_it_does(sort, mode):
+    first, second = pair(sort)
+    async with calling(first, second) as call:
+        await call.breaker.set_mode(mode)
+        err(first, at="1.5")
+        await call.begin(1)
+        await call.stop()
+        await call.until(lambda: call.errors)
+        await call.speak(2)
+
+        assert call.said == [whole(2)] and len(call.errors) == 1
+        assert call.told == [] and second.heard == []
+
+        await call.breaker.set_mode(Mode.GUARD)
+        err(first, at="3.5")
+        await call.speak(3)
+
+        assert call.said == [whole(2), whole(3)] and len(call.errors) == 1
+        assert call.told == ["failed first True"]
 
 
 @pytest.mark.parametrize("sort", SORTS)

@@ -40,6 +40,9 @@ from pipecat_circuit_breaker.failover.stt_listener import Listener
 #: As long as the window of Whisper; 16 kHz, 16 bit, mono: 32 kB for each second.
 DEFAULT_REPLAY_SECS = 30.0
 
+#: How long it may take until it is noticed that the breaker acts again.
+_MODE_SECS = 1.0
+
 #: Frames that are not only handed on; sound comes before them.
 _OURS = (
     VADUserStartedSpeakingFrame,
@@ -133,6 +136,11 @@ class STTFailover(Failover):
         service = self._listeners.index(listener)
         if self._is_over:
             return False
+        if not self.acts:
+            # It is lost, and nobody is given it later.
+            self._ring.clear()
+            self._note_state()
+            return False
         if service != self._who():
             # Nothing depends on it now; it is asked again when its time has come.
             return True
@@ -152,7 +160,7 @@ class STTFailover(Failover):
             direction: Where it is going.
         """
         service = self._listeners.index(listener)
-        if service != self._who():
+        if service != self._who() and self.acts:
             # Another one has got what it says this about.
             return
         is_final = isinstance(frame, TranscriptionFrame)
@@ -348,6 +356,8 @@ class STTFailover(Failover):
         while True:
             while (secs := self._roster.due_in_secs(service)) > 0:
                 await asyncio.sleep(secs)
+            while not self.acts:
+                await asyncio.sleep(_MODE_SECS)
             if not self._is_wanted(service):
                 return
             self._roster.admit(service)
