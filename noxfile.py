@@ -24,6 +24,9 @@ PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
 #: A release per line that pipecat had, and whatever is the newest today.
 RELEASES = ["0.0.108", "1.0.0", "1.7.0", "1.8.1", "1.12.0", "1.14.0", "newest"]
 
+#: Of the points at which a failover is interrupted, ended and cancelled; the oldest Python takes more.
+FEWER_POINTS = {"FAILOVER_STRIDE": "29"}
+
 
 def newest(session: nox.Session) -> str:
     """The newest release that the index serves, whatever may pin an installation lower."""
@@ -32,10 +35,6 @@ def newest(session: nox.Session) -> str:
     if found is None:
         session.error(f"pip names no newest pipecat-ai: {listing}")
     return found[1]
-
-
-#: Of the points at which a failover is interrupted, ended and cancelled; the oldest Python takes more.
-FEWER_POINTS = {"FAILOVER_STRIDE": "29"}
 
 
 @nox.session(python=PYTHONS)
