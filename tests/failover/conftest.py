@@ -6,12 +6,6 @@ from contextlib import suppress
 
 import pytest
 
-with suppress(ImportError):
-    # A worker of 1.8 does it in a thread, and time must not jump ahead of that.
-    from pipecat.utils.prewarm import warm_deferred_imports
-
-    warm_deferred_imports()
-
 
 class _Jumping(selectors.DefaultSelector):
     """Where the loop would sleep until a timer is due, lets that time be over."""
@@ -19,8 +13,12 @@ class _Jumping(selectors.DefaultSelector):
     def __init__(self):
         super().__init__()
         self.secs = 0.0
+        #: Threads that work for the loop: they take real time, so it stands still meanwhile.
+        self.threads = 0
 
     def select(self, timeout=None):
+        if timeout and self.threads:
+            return super().select(0.01)
         events = super().select(0 if timeout else timeout)
         if timeout and not events:
             self.secs += timeout
@@ -31,6 +29,15 @@ class _Loop(asyncio.SelectorEventLoop):
     def __init__(self):
         self._jumping = _Jumping()
         super().__init__(self._jumping)
+
+    def run_in_executor(self, executor, func, *args):
+        self._jumping.threads += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._one_thread_less)
+        return future
+
+    def _one_thread_less(self, future):
+        self._jumping.threads -= 1
 
     def time(self):
         return 1000.0 + self._jumping.secs

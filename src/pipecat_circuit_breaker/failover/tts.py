@@ -31,7 +31,7 @@ from pipecat.services.tts_service import TTSService
 from pipecat_circuit_breaker._pipeline.patch import replace
 from pipecat_circuit_breaker.failover.failover import Failover
 from pipecat_circuit_breaker.failover.tts_socket_voice import SocketVoice
-from pipecat_circuit_breaker.failover.tts_voice import Failed, Voice, speaks_by_itself
+from pipecat_circuit_breaker.failover.tts_voice import Failed, HttpVoice, Voice, speaks_by_itself
 from pipecat_circuit_breaker.failover.tts_words import Word
 
 
@@ -60,8 +60,8 @@ class TTSFailover(Failover):
         self._active: FrameProcessor = switcher.strategy.active_service
         self._last: FrameProcessor | None = None
         self._last_stopped = asyncio.Event()
-        self._voices = [
-            (Voice if speaks_by_itself(service) else SocketVoice)(service, self)
+        self._voices: list[Voice] = [
+            (HttpVoice if speaks_by_itself(service) else SocketVoice)(service, self)
             for service in services
         ]
         self._process = switcher.process_frame

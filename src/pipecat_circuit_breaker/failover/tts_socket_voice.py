@@ -33,11 +33,8 @@ from websockets.protocol import State
 
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline.patch import replace
-from pipecat_circuit_breaker.failover.tts_voice import Speaker, Voice
+from pipecat_circuit_breaker.failover.tts_voice import TURN_TIMEOUT_SECS, Speaker, Voice
 from pipecat_circuit_breaker.failover.tts_words import Word
-
-#: A turn may wait for every service, one after the other; pipecat's own limit is 3 s.
-_TURN_TIMEOUT_SECS = 60.0
 
 
 class _Request:
@@ -80,8 +77,7 @@ class SocketVoice(Voice):
         self._begin_turn = service.on_turn_context_created
         self._complete_turn = service.on_turn_context_completed
         self._complete_context = service.on_audio_context_completed
-        self._idle_secs = service._stop_frame_timeout_s
-        service._stop_frame_timeout_s = max(self._idle_secs, _TURN_TIMEOUT_SECS)
+        service._stop_frame_timeout_s = max(self._idle_secs, TURN_TIMEOUT_SECS)
         # A turn has one context; which text is whose at the provider, requests tell.
         self._reuses_id = service._reuse_context_id_within_turn
         service._reuse_context_id_within_turn = True
@@ -110,7 +106,6 @@ class SocketVoice(Voice):
     def leave(self) -> None:
         """Leave the service as it was."""
         super().leave()
-        self.service._stop_frame_timeout_s = self._idle_secs
         self.service._reuse_context_id_within_turn = self._reuses_id
         self.service._push_start_frame = self._pushes_start
 

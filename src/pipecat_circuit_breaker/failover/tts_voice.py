@@ -35,6 +35,10 @@ class _Step:
 _step: ContextVar[_Step | None] = ContextVar("failover_tts_step", default=None)
 
 
+#: A turn may wait for every service, one after the other; pipecat's own limit is 3 s.
+TURN_TIMEOUT_SECS = 60.0
+
+
 class Speaker(Protocol):
     """Who decides which service speaks a text."""
 
@@ -63,7 +67,7 @@ class Failed(Exception):
 
 
 class Voice:
-    """One TTS service of a switcher.
+    """One TTS service of a switcher, whatever it is.
 
     These are replaced on the instance: ``run_tts``, ``push_error_frame`` and ``stop``.
 
@@ -81,6 +85,7 @@ class Voice:
         self._stop = service.stop
         self._push_error = service.push_error_frame
         self._push = service.push_frame
+        self._idle_secs = service._stop_frame_timeout_s
         self._undo: list[Undo] = [
             replace(service, "run_tts", self._run_tts),
             replace(service, "push_error_frame", self._push_error_frame),
@@ -92,6 +97,7 @@ class Voice:
         """Leave the service as it was."""
         while self._undo:
             self._undo.pop()()
+        self.service._stop_frame_timeout_s = self._idle_secs
 
     async def report(self, error: ErrorFrame) -> None:
         """Report an error of whichever service as this one's, which is the one that speaks."""
@@ -203,6 +209,34 @@ class Voice:
         if step is None or step.is_over or not step.is_shadow:
             return self._push(frame, *args, **kwargs)
         return _nothing()
+
+
+class HttpVoice(Voice):
+    """One TTS service that answers each text with its sound.
+
+    From 1.8 on ``on_turn_context_completed`` is replaced as well.
+
+    Args:
+        service: The service.
+        speaker: Who decides.
+    """
+
+    def __init__(self, service: TTSService, speaker: Speaker) -> None:
+        """Stand at the service from now on."""
+        super().__init__(service, speaker)
+        if hasattr(service, "_record_context_audio_outcome"):  # 1.8.0
+            # It would call a turn silent while the next service is being asked, and
+            # wait as long for a turn of which nothing was spoken.
+            service._stop_frame_timeout_s = max(self._idle_secs, TURN_TIMEOUT_SECS)
+            self._complete = service.on_turn_context_completed
+            self._undo.append(
+                replace(service, "on_turn_context_completed", self._on_turn_context_completed)
+            )
+
+    async def _on_turn_context_completed(self) -> None:
+        # All texts have been answered, or given up.
+        self.service._is_yielding_frames_synchronously = True
+        await self._complete()  # type: ignore[no-untyped-call]
 
 
 async def _nothing() -> None:
