@@ -99,16 +99,21 @@ async def test__socket_dies__150_sentences_whole_and_once_and_once_in_the_contex
         assert bot.told[0].endswith("True")
 
 
+@pytest.mark.parametrize("fault", [CLOSES, ERROR, SILENT])
 @pytest.mark.parametrize("mode", [Mode.DISABLED, Mode.OBSERVE])
 @pytest.mark.parametrize("provider", PROVIDERS)
-async def test__breaker_does_not_act__the_active_service_speaks_and_no_other(provider, mode):
-    primary, backup = provider(WELL, WELL, WELL, CLOSES, WELL), provider()
+async def test__breaker_does_not_act__the_active_service_speaks_and_no_other(provider, mode, fault):
+    primary, backup = provider(WELL, WELL, WELL, fault, WELL), provider()
     async with calling(primary, backup) as bot:
         await bot.breaker.set_mode(mode)
         await say_all(bot, sentences(6))
 
         assert bot.sound == "".join(text for n, text in enumerate(sentences(6)) if n != 3)
         assert backup.asked == [] and bot.told == [] and len(bot.errors) == 1
+
+        await bot.voices[0].push_error("good-bye")
+        await settle()
+        assert bot.errors[1:] == ["good-bye"]
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -89,6 +89,7 @@ class TTSFailover(Failover):
             The frames of the service that speaks.
         """
         if not self.acts:
+            await self._stop_shadow(self._voices.index(voice))
             async for frame in voice.speak_alone(text, context_id):
                 yield frame
             return
@@ -144,8 +145,10 @@ class TTSFailover(Failover):
         """
         if self._last is not None and voice.service is not self._last:
             await self._last_stopped.wait()
-        await stop
-        self._last_stopped.set()
+        try:
+            await stop
+        finally:
+            self._last_stopped.set()
 
     async def _ask_in_the_shadow(self, service: int, text: str) -> str | None:
         return await self._voices[service].ask_in_the_shadow(

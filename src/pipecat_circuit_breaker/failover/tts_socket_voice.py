@@ -33,7 +33,7 @@ from websockets.protocol import State
 
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline.patch import replace
-from pipecat_circuit_breaker.failover.tts_voice import TURN_TIMEOUT_SECS, Speaker, Voice
+from pipecat_circuit_breaker.failover.tts_voice import TURN_TIMEOUT_SECS, Failed, Speaker, Voice
 from pipecat_circuit_breaker.failover.tts_words import Word
 
 
@@ -67,6 +67,7 @@ class SocketVoice(Voice):
         """Stand at the service from now on."""
         super().__init__(service, speaker)
         self._request: _Request | None = None
+        self._hangs_up = False
         self._append = service.append_to_audio_context
         self._is_available = service.audio_context_available
         self._create = service.create_audio_context
@@ -112,15 +113,19 @@ class SocketVoice(Voice):
     async def speak_alone(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """Speak a text as the service does without a failover, but as a turn of its own."""
         self.words.begin(text, context_id)
-        async for said in self._answer(text, context_id):
-            if isinstance(said, Word):
-                await self.words.mark(said)
-            elif isinstance(said, ErrorFrame):
-                await self.report(said)
-                break
-            else:
-                self.words.hear(said)
-                yield said
+        silence = ErrorFrame(f"silent for {self._idle_secs:g} s", processor=self.service)
+        frames = self.speak(text, context_id, self._idle_secs, silence)
+        try:
+            async for said in frames:
+                if isinstance(said, Word):
+                    await self.words.mark(said)
+                else:
+                    self.words.hear(said)
+                    yield said
+        except Failed as failure:
+            await self.report(failure.error)
+        finally:
+            await frames.aclose()
         await self.words.end()
 
     async def _answer(self, text: str, context_id: str) -> AsyncGenerator[Frame | Word | None]:
@@ -135,6 +140,10 @@ class SocketVoice(Voice):
                 self._request = None
             if not request.is_over:
                 await self._hang_up()
+
+    def _patience(self, limit_secs: float, *, has_begun: bool) -> float | None:
+        # Where a provider never tells an end, its silence is one: `_ask` knows.
+        return None if has_begun else limit_secs
 
     async def _ask(self, request: _Request, text: str) -> AsyncIterator[Frame | Word | None]:
         service = self.service
@@ -205,7 +214,11 @@ class SocketVoice(Voice):
         if transport is not None:
             # A provider that hangs would let the backup wait for its good-bye.
             transport.abort()
-        await self.service._disconnect()
+        self._hangs_up = True
+        try:
+            await self.service._disconnect()
+        finally:
+            self._hangs_up = False
 
     def _is_mine(self, context_id: str | None) -> bool:
         return self._request is not None and context_id == self._request.id
@@ -277,7 +290,9 @@ class SocketVoice(Voice):
     async def _push_error_frame(self, error: ErrorFrame, *args: Any, **kwargs: Any) -> None:
         # Where nothing is asked nothing is lost: the next request shows it. And a turn
         # in which nobody has spoken has been told already.
-        if asyncio.current_task() is not self.service._audio_context_task:
+        if self._request is None and not (self._speaker.acts or self._hangs_up):
+            await self._push_error(error, *args, **kwargs)
+        elif asyncio.current_task() is not self.service._audio_context_task:
             self._fail(error)
 
     def _fail(self, error: ErrorFrame) -> None:

@@ -42,6 +42,11 @@ TURN_TIMEOUT_SECS = 60.0
 class Speaker(Protocol):
     """Who decides which service speaks a text."""
 
+    @property
+    def acts(self) -> bool:
+        """Whether another service may be asked at all."""
+        ...
+
     def speak(self, voice: Voice, text: str, context_id: str) -> AsyncIterator[Frame | None]:
         """Speak a text that a service was given."""
         ...
@@ -144,7 +149,8 @@ class Voice:
                 token = _step.set(step)
                 try:
                     # Within one step of the generator: a timeout must not span a `yield`.
-                    async with asyncio.timeout(limit_secs) as limit:
+                    secs = self._patience(limit_secs, has_begun=has_begun)
+                    async with asyncio.timeout(secs) as limit:
                         frame = await anext(frames)
                 except StopAsyncIteration:
                     frame = None
@@ -190,6 +196,10 @@ class Voice:
     def _answer(self, text: str, context_id: str) -> AsyncGenerator[Frame | Word | None, None]:
         """Have the service speak a text."""
         return self._run(text, context_id)
+
+    def _patience(self, limit_secs: float, *, has_begun: bool) -> float | None:
+        """How long the next piece of sound may take; None for as long as it likes."""
+        return limit_secs
 
     def _stop_service(self, frame: EndFrame) -> Coroutine[Any, Any, None]:
         return self._speaker.stop(self, self._stop(frame))
