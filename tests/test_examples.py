@@ -30,7 +30,7 @@ def heard(out):
 def test__failover_bot__each_question_is_answered_once_by_whoever_works():
     out = run(
         "failover_bot.py",
-        *("one", "/fail llm", "two", "three", "/heal llm", "/wait 4", "four", "/wait 0.5", "five"),
+        *("one", "/fail llm", "two", "three", "/heal llm", "/wait 4", "four", "/wait 2", "five"),
     )
 
     assert heard(out) == [
