@@ -9,7 +9,7 @@ import io
 import json
 import struct
 import wave
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 
 from aiohttp import web
@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 from pipecat.frames.frames import (
     ErrorFrame,
     InputAudioRawFrame,
+    ManuallySwitchServiceFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
@@ -179,11 +180,8 @@ class Whisper(Server):
 class Call:
     """A caller who speaks, a bot that listens, and all that left the switcher."""
 
-    def __init__(
-        self, first, second, services, *, strategy=ServiceSwitcherStrategyManual, **settings
-    ):
-        self.first, self.second = first, second
-        self.services = services
+    def __init__(self, services, *, servers=(), strategy=ServiceSwitcherStrategyManual, **settings):
+        self.services, self.servers = services, servers
         self.front, self.ear = Tap(), Tap()
         self.switcher = ServiceSwitcher([*services], strategy)
         self.breaker = CircuitBreakerProcessor(
@@ -230,12 +228,25 @@ class Call:
     async def silence(self, pieces=5):
         await self.send(*(InputAudioRawFrame(piece(), 16000, 1) for _ in range(pieces)))
 
+    async def choose(self, service):
+        await self.send(ManuallySwitchServiceFrame(service=self.services[service]))
+        await asyncio.sleep(0.5)
+
+    async def go_on(self, utterance, *pieces):
+        """Say more of an utterance that has begun."""
+        await self.send(*(InputAudioRawFrame(piece(utterance, n), 16000, 1) for n in pieces))
+
     async def begin(self, utterance, pieces=10):
         """Speak, and stop in the middle of it; a VAD notices only the third piece."""
         await self.silence()
         sound = [InputAudioRawFrame(piece(utterance, n), 16000, 1) for n in range(pieces)]
         marks = [VADUserStartedSpeakingFrame(start_secs=0.2)] if self.has_vad else []
         await self.send(*sound[:2], *marks, *sound[2:])
+
+    async def cough(self):
+        await self.send(VADUserStartedSpeakingFrame(start_secs=0.2))
+        await self.stop()
+        await asyncio.sleep(1)
 
     async def stop(self):
         await self.silence(3)
@@ -261,9 +272,15 @@ class Call:
 
 
 @asynccontextmanager
-async def calling(first, second, **settings):
-    async with first.listening("first") as a, second.listening("second") as b:
-        call = Call(first, second, (a, b), **settings)
-        async with running(call.breaker, call.front, call.switcher, call.ear) as worker:
-            call.worker = worker
-            yield call
+async def calling(*servers, **settings):
+    """A caller, and a bot that listens by these servers, each of which has a service."""
+    async with AsyncExitStack() as stack:
+        names = ["first", "second", "third"]
+        services = [
+            await stack.enter_async_context(server.listening(names[n]))
+            for n, server in enumerate(servers)
+        ]
+        call = Call(services, servers=servers, **settings)
+        line = [call.breaker, call.front, call.switcher, call.ear]
+        call.worker = await stack.enter_async_context(running(*line))
+        yield call

@@ -3,16 +3,14 @@
 import asyncio
 import os
 import random
-from contextlib import AsyncExitStack
 
 import pytest
 from failover_parts import HANG, passed
-from stt_parts import Call, Soniox, Whisper
+from stt_parts import Soniox, Whisper
+from stt_parts import calling as listening
 from test_failover_tts import RAISES, REPORTS, YIELDS, Speaks
 from test_failover_tts_sockets import calling
 from tts_provider import CLOSES, DROPS, EMPTY, ERROR, SILENT, WELL, Cartesia
-
-from bot import running
 
 pytestmark = pytest.mark.releases
 
@@ -52,15 +50,7 @@ async def test__hearing_fails_at_random__each_utterance_is_understood_once_or_to
     chance = random.Random(seed)
     servers = [chance.choice([Soniox, Whisper])() for _ in range(3)]
     tasks = asyncio.all_tasks()
-    async with AsyncExitStack() as stack:
-        names = ["first", "second", "third"]
-        services = [
-            await stack.enter_async_context(server.listening(name))
-            for server, name in zip(servers, names, strict=True)
-        ]
-        call = Call(servers[0], servers[1], services)
-        line = [call.breaker, call.front, call.switcher, call.ear]
-        call.worker = await stack.enter_async_context(running(*line))
+    async with listening(*servers) as call:
         for utterance in range(1, 41):
             for server in servers:
                 break_at_random(server, utterance, chance)

@@ -5,7 +5,6 @@ from failover_parts import passed
 from pipecat.frames.frames import (
     EndFrame,
     InputAudioRawFrame,
-    ManuallySwitchServiceFrame,
     STTMuteFrame,
     TranscriptionFrame,
     TTSSpeakFrame,
@@ -300,7 +299,7 @@ async def test__chosen_by_the_application__gets_the_utterance_and_is_preferred()
     first, second = Soniox(), Soniox()
     async with calling(first, second) as call:
         await call.begin(1)
-        await call.send(ManuallySwitchServiceFrame(service=call.services[1]))
+        await call.choose(1)
         await call.stop()
         await call.until(lambda: call.said)
         await passed(30)
@@ -314,6 +313,59 @@ async def test__chosen_by_the_application__gets_the_utterance_and_is_preferred()
         assert call.active == "first"
         await passed(10)
         assert call.active == "second"
+
+
+@pytest.mark.parametrize("sort", SORTS)
+async def test__chosen_away_and_back_in_mid_utterance__heard_whole_and_once(sort):
+    first, second = pair(sort)
+    async with calling(first, second) as call:
+        await call.begin(1, pieces=5)
+        await call.choose(1)
+        await call.go_on(1, *range(5, 10))
+        await call.choose(0)
+        await call.go_on(1, *range(10, 15))
+        await call.stop()
+        await call.until(lambda: call.said)
+
+        assert call.said == [whole(1, 15)]
+        assert call.told == []
+        call.check_sound()
+
+
+@pytest.mark.parametrize("sort", ["http", "http, socket"])
+async def test__chosen_away_and_back__a_cough_and_a_failure_later_nothing_is_asked_again(sort):
+    first, second = pair(sort)
+    async with calling(first, second) as call:
+        await call.begin(1)
+        await call.choose(1)
+        await call.choose(0)
+        await call.stop()
+        await call.until(lambda: call.said)
+        await call.cough()
+        await call.speak(2)
+        err(first, "3.5")
+        await call.speak(3)
+
+        assert call.said == [whole(1), whole(2), whole(3)]
+
+
+async def test__chosen_while_another_is_looked_for__is_the_one_that_hears():
+    first, second, third = Soniox(), Soniox(), Whisper()
+    async with calling(first, second, third) as call:
+        second.lets_in.clear()
+        second.kill_all()
+        await passed(1)
+        await call.begin(1, pieces=5)
+        first.break_down()
+        await passed(0.2)
+        await call.choose(2)
+        second.lets_in.set()
+        await call.go_on(1, *range(5, 10))
+        await call.stop()
+        await call.until(lambda: call.said)
+
+        assert call.said == [whole(1)]
+        assert call.active == "third"
 
 
 async def test__muted__nobody_hears_it():
@@ -444,9 +496,7 @@ async def test__lost_utterance__more_errors_of_it_are_no_more_losses():
 async def test__cough_before_a_failure__not_asked_again():
     first, second = Whisper(), Whisper()
     async with calling(first, second) as call:
-        await call.send(VADUserStartedSpeakingFrame())
-        await call.stop()
-        await passed(1)
+        await call.cough()
         err(first)
         await call.speak(2)
 
@@ -481,7 +531,7 @@ async def test__second_does_not_connect__lost_within_the_limit():
 
 def test__leave__everything_is_as_it_was_and_another_may_come():
     breaker = CircuitBreakerProcessor()
-    call = Call(None, None, (make_socket(), make_segmented()))
+    call = Call([make_socket(), make_segmented()])
     with pytest.raises(ValueError, match="already"):
         breaker.failover(call.switcher)
     call.failover.leave()

@@ -75,7 +75,7 @@ async def at_once(call, utterance):
 
 async def reach(call, fault, comes_back, steps):
     await call.speak(1)
-    fault(call.first, call.second)
+    fault(*call.servers)
     if comes_back:
         await call.speak(2)
         # Half of the steps are those in which it comes back, the others are those with a voice.

@@ -249,10 +249,24 @@ class STTFailover(Failover):
 
     async def _choose(self, frame: ManuallySwitchServiceFrame) -> None:
         """The application chooses a service, which gets what is being said from its beginning."""
-        if frame.service in self._switcher.services and self._asked is not None:
-            if frame.service is not self._active and self._ring.has_speech:
-                self._listeners[self._asked].note_leftovers()
-                await self._replay(self._switcher.services.index(frame.service))
+        services = self._switcher.services
+        if frame.service not in services:
+            return
+        asked, chosen = self._who(), services.index(frame.service)
+        if chosen == asked:
+            return
+        if asked is None and self._move is not None:
+            # Nobody has to be looked for any more.
+            await self._switcher.cancel_task(self._move)
+        elif asked is not None and self._ring.has_speech:
+            self._listeners[asked].note_leftovers()
+        # It may have been left in mid-utterance before, and must not hear that part twice.
+        await self._listeners[chosen].prepare(self._timeout_secs)
+        if self._ring.has_speech:
+            await self._replay(chosen)
+        if asked is None:
+            self._asked = chosen
+            self._note_state()
 
     async def _end(self, frame: Frame) -> None:
         if isinstance(frame, EndFrame):
