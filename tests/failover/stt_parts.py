@@ -188,6 +188,7 @@ class Call:
             params=CircuitBreakerParams(clock=lambda: asyncio.get_event_loop().time())
         )
         self.failover = self.breaker.failover(self.switcher, **settings)
+        self.line = [self.breaker, self.front, self.switcher, self.ear]
         self.told = []
         for event, word in EVENTS.items():
             self.failover.add_event_handler(event, self._teller(word))
@@ -281,6 +282,5 @@ async def calling(*servers, **settings):
             for n, server in enumerate(servers)
         ]
         call = Call(services, servers=servers, **settings)
-        line = [call.breaker, call.front, call.switcher, call.ear]
-        call.worker = await stack.enter_async_context(running(*line))
+        call.worker = await stack.enter_async_context(running(*call.line))
         yield call

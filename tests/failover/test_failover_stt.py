@@ -1,10 +1,13 @@
 """Each utterance is transcribed exactly once, whoever hears it; its sound leaves once, in order."""
 
+import asyncio
+
 import pytest
 from failover_parts import passed
 from pipecat.frames.frames import (
     EndFrame,
     InputAudioRawFrame,
+    StopFrame,
     STTMuteFrame,
     TranscriptionFrame,
     TTSSpeakFrame,
@@ -14,7 +17,7 @@ from pipecat.frames.frames import (
 from pipecat.pipeline.service_switcher import ServiceSwitcher, ServiceSwitcherStrategyFailover
 from stt_parts import Call, Soniox, Whisper, calling, piece, whole
 
-from bot import ended
+from bot import ended, running, settle
 from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode
 
 pytestmark = pytest.mark.releases
@@ -349,6 +352,61 @@ async def test__chosen_away_and_back__a_cough_and_a_failure_later_nothing_is_ask
         assert call.said == [whole(1), whole(2), whole(3)]
 
 
+@pytest.mark.parametrize("sort", SORTS)
+async def test__chosen_though_it_is_active__hears_nothing_twice(sort):
+    async with calling(*pair(sort)) as call:
+        await call.begin(1)
+        await call.choose(0)
+        await call.stop()
+        await call.until(lambda: call.said)
+
+        assert call.said == [whole(1)]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+async def test__breaker_does_not_act_when_the_first_is_due__asked_again_when_it_does(sort):
+    first, second = pair(sort)
+    async with calling(first, second) as call:
+        err(first)
+        await call.speak(1)
+        await call.speak(2)
+        await call.breaker.set_mode(Mode.DISABLED)
+        await passed(20)
+        assert call.active == "second"
+        await call.breaker.set_mode(Mode.GUARD)
+        await passed(2)
+
+        assert call.active == "first"
+
+
+@pytest.mark.parametrize("has_vad", [True, False])
+async def test__nobody_answered__whoever_is_back_is_asked_and_may_fail_again(has_vad):
+    first, second = Soniox(), Soniox()
+    first.ends_at = {f"{n}.9" for n in range(1, 6)}
+    second.ends_at = {*first.ends_at}
+    async with calling(first, second) as call:
+        call.has_vad = has_vad
+        await call.begin(1, pieces=5)
+        first.break_down()
+        second.break_down()
+        await call.until(lambda: "outage" in call.told)
+        second.refuses = False
+        if has_vad:
+            await call.stop()
+        await passed(30)
+        assert call.active == "second"
+        await call.begin(2)
+        await call.until(lambda: whole(2) in call.said)
+        first.refuses = False
+        second.break_down()
+        await passed(1)
+        await call.begin(3)
+        await call.until(lambda: whole(3) in call.said)
+
+        assert call.said == [whole(2), whole(3)]
+        assert call.told.count("lost") == 1
+
+
 async def test__chosen_while_another_is_looked_for__is_the_one_that_hears():
     first, second, third = Soniox(), Soniox(), Whisper()
     async with calling(first, second, third) as call:
@@ -396,6 +454,31 @@ async def test__longer_than_the_ring__its_end_is_saved():
         (said,) = call.said
         assert said.split()[-1] == "1.99"
         assert 45 <= len(said.split()) <= 50
+
+
+@pytest.mark.parametrize("sort", SORTS)
+async def test__stopped_while_the_first_is_away__nothing_is_left_and_it_comes_back_in_the_next_call(
+    sort,
+):
+    first, second = pair(sort)
+    async with calling(first, second) as call:
+        err(first)
+        await call.speak(1)
+        await call.speak(2)
+        stopped = asyncio.Event()
+        call.worker.add_event_handler("on_pipeline_finished", lambda *_: stopped.set())
+        await call.worker.queue_frame(StopFrame())
+        await stopped.wait()
+        await settle()
+        assert call.failover._shadows == {}
+
+        async with running(*call.line) as call.worker:
+            await call.speak(3)
+            await call.speak(4)
+
+            assert call.active == "first"
+        assert call.said == [whole(n) for n in range(1, 5)]
+        assert call.told == ["failed first True"]
 
 
 @pytest.mark.parametrize("sort", ["http", "http, socket"])

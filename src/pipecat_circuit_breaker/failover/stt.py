@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 from loguru import logger
@@ -22,6 +22,7 @@ from pipecat.frames.frames import (
     InputAudioRawFrame,
     ManuallySwitchServiceFrame,
     StartFrame,
+    StopFrame,
     STTMuteFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
@@ -51,6 +52,7 @@ _OURS = (
     ManuallySwitchServiceFrame,
     StartFrame,
     EndFrame,
+    StopFrame,
     CancelFrame,
 )
 
@@ -160,7 +162,7 @@ class STTFailover(Failover):
             direction: Where it is going.
         """
         service = self._listeners.index(listener)
-        if service != self._who() and self.acts:
+        if service != self._who():
             # Another one has got what it says this about.
             return
         is_final = isinstance(frame, TranscriptionFrame)
@@ -219,6 +221,8 @@ class STTFailover(Failover):
         if self._asked is None:
             self._asked = self._switcher.services.index(self._active)
         self._note_state()
+        # All are taken to work now, the one that is preferred too.
+        self._bring_back_all(range(len(self._listeners)))
 
     def _mark(self, frame: Frame, direction: FrameDirection, mark: Mark) -> None:
         self._has_vad = True
@@ -310,6 +314,7 @@ class STTFailover(Failover):
     async def _ask(self, service: int) -> None:
         """Give a service what is being said, and all that comes."""
         self._asked = service
+        self._is_lost = False
         self._roster.admit(service)
         await self._replay(service)
         await self._activate(service)
@@ -357,7 +362,7 @@ class STTFailover(Failover):
         await self._tell_failures(failed, saved=saved)
         self._bring_back_all(failed)
 
-    def _bring_back_all(self, failed: dict[int, ErrorFrame]) -> None:
+    def _bring_back_all(self, failed: Iterable[int]) -> None:
         for service in failed:
             if service not in self._shadows and not self._is_over:
                 task = self._switcher.create_task(self._bring_back(service))
