@@ -325,6 +325,35 @@ async def test__first_works_again__a_shadow_finds_out_and_the_caller_does_not_he
         assert bot.switches == 2
 
 
+async def test__shadow_is_over__the_service_is_asked_and_left_as_if_there_had_been_none():
+    class Leaves(Scripted):
+        """Leaves a task behind, as services do that receive over a connection."""
+
+        async def answer(self, script, context):
+            if len(self.asked) == 2:
+                self.receiver = self.create_task(self.receive())
+            await super().answer(script, context)
+
+        async def receive(self):
+            await asyncio.sleep(1)
+            await self.push_frame(LLMTextFrame("late"))
+
+    first = Leaves("first", [FAIL], words("I am here."))
+    async with Bot(
+        first, Scripted("second", words("Yes.")), cooldown=wait_fixed(1)
+    ).talking() as bot:
+        await bot.ask()
+        before = {*vars(first)}
+        asked = bot.context.get_messages()[-1]
+        await bot.ask()
+        await passed(2)
+
+        assert {*vars(first)} - before == {"receiver"}
+        # Nobody was told that tools are off, since there are none.
+        assert first.asked[1] == bot.context.get_messages()[-1] != asked
+        assert [f.text for f in bot.ear.frames(LLMTextFrame)][-1] == "late"
+
+
 @pytest.mark.parametrize("still", [[FAIL], [HANG], [*words("I am here. What can"), FAIL]])
 async def test__first_is_still_down__one_shadow_per_cooldown_and_no_word_of_it(still):
     first, second = first_fails([FAIL], still)
