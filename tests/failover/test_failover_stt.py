@@ -354,13 +354,16 @@ async def test__chosen_away_and_back__a_cough_and_a_failure_later_nothing_is_ask
 
 @pytest.mark.parametrize("sort", SORTS)
 async def test__chosen_though_it_is_active__hears_nothing_twice(sort):
-    async with calling(*pair(sort)) as call:
+    first, second = pair(sort)
+    async with calling(first, second) as call:
         await call.begin(1)
         await call.choose(0)
         await call.stop()
         await call.until(lambda: call.said)
 
         assert call.said == [whole(1)]
+        # One connection, or one request.
+        assert first.requests == 1
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -405,6 +408,62 @@ async def test__nobody_answered__whoever_is_back_is_asked_and_may_fail_again(has
 
         assert call.said == [whole(2), whole(3)]
         assert call.told.count("lost") == 1
+
+
+async def test__nobody_answered__the_next_utterance_goes_to_whoever_is_back_before_its_time():
+    first, second = Soniox(), Soniox()
+    async with calling(first, second) as call:
+        await call.begin(1)
+        first.break_down()
+        second.break_down()
+        await call.stop()
+        # Until pipecat has given up to connect, and long waits between our own tries.
+        await passed(200)
+        second.refuses = False
+        await call.begin(2)
+        await call.stop()
+        await passed(3)
+
+        assert call.said == [whole(2)]
+
+
+async def test__nobody_answered__mends_itself_and_fails_again_without_a_vad():
+    first, second = Soniox(), Soniox()
+    first.ends_at = {f"{n}.9" for n in range(1, 6)}
+    second.ends_at = {*first.ends_at}
+    async with calling(first, second) as call:
+        call.has_vad = False
+        await call.begin(1, pieces=5)
+        first.refuses = second.refuses = True
+        first.kill_all()
+        second.kill_all()
+        await call.until(lambda: "outage" in call.told)
+        first.refuses = second.refuses = False
+        await passed(2)
+        await call.begin(2)
+        await call.until(lambda: whole(2) in call.said)
+        kinds = {"first": first, "second": second}
+        kinds[call.active].kills_at = "3.5"
+        await call.begin(3)
+        await call.until(lambda: whole(3) in call.said)
+
+        assert call.said == [whole(2), whole(3)]
+
+
+async def test__nobody_answered__a_cough_later_nothing_is_asked_again():
+    first, second = Whisper(), Whisper()
+    async with calling(first, second) as call:
+        err(first, "1.5")
+        err(second, "1.5")
+        await call.begin(1)
+        await call.stop()
+        await call.until(lambda: "outage" in call.told)
+        await call.cough()
+        await call.speak(2)
+        err(first, "3.5")
+        await call.speak(3)
+
+        assert call.said == [whole(2), whole(3)]
 
 
 async def test__chosen_while_another_is_looked_for__is_the_one_that_hears():
