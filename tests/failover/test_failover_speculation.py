@@ -16,42 +16,20 @@ GOOD = words(HEARD)
 SECOND = "This is the second one. It works."
 
 
-async def test__speculative_answer_of_a_service_that_works_waits_for_the_turn():
-    first = Rich("first", words(SECOND))
-    async with Bot(first, Rich("second", GOOD)).talking() as bot:
-        bot.context.add_message({"role": "user", "content": "hello"})
-        await bot.worker.queue_frame(UserStartedSpeakingFrame())
-        await bot.worker.queue_frame(LLMContextFrame(bot.context, speculation=True))
-        await passed(3)
-        assert [f for f, _ in bot.ear.seen if isinstance(f, LLMTextFrame)] == []
-        await bot.worker.queue_frame(UserStoppedSpeakingFrame())
-        await passed(1)
-        assert bot.answers == [SECOND]
+async def speculate(bot):
+    """The user may have finished, and the model is asked already."""
+    bot.context.add_message({"role": "user", "content": "hello"})
+    await bot.worker.queue_frame(UserStartedSpeakingFrame())
+    await bot.worker.queue_frame(LLMContextFrame(bot.context, speculation=True))
 
 
-async def test__speculative_request_fails_over__second_does_not_speak_before_the_turn_ends():
-    first = Rich("first", [FAIL])
-    second = Rich("second", words(SECOND))
-    async with Bot(first, second).talking() as bot:
-        bot.context.add_message({"role": "user", "content": "hello"})
-        await bot.worker.queue_frame(UserStartedSpeakingFrame())
-        await bot.worker.queue_frame(LLMContextFrame(bot.context, speculation=True))
+@pytest.mark.parametrize("script", [words(SECOND), [FAIL]], ids=["works", "fails over"])
+async def test__speculative_answer__waits_for_the_turn_whoever_gives_it(script):
+    async with Bot(Rich("first", script), Rich("second", words(SECOND))).talking() as bot:
+        await speculate(bot)
         await passed(3)
         texts = [f for f, _ in bot.ear.seen if isinstance(f, LLMTextFrame)]
         assert texts == [], "spoken before it is certain that the user has finished"
-        await bot.worker.queue_frame(UserStoppedSpeakingFrame())
-        await passed(3)
-        assert bot.answers == [SECOND]
-
-
-async def test__speculative_request_fails_over__one_start_one_end_in_order():
-    first = Rich("first", [FAIL])
-    second = Rich("second", words(SECOND))
-    async with Bot(first, second).talking() as bot:
-        bot.context.add_message({"role": "user", "content": "hello"})
-        await bot.worker.queue_frame(UserStartedSpeakingFrame())
-        await bot.worker.queue_frame(LLMContextFrame(bot.context, speculation=True))
-        await passed(3)
         await bot.worker.queue_frame(UserStoppedSpeakingFrame())
         await passed(3)
         assert bot.answers == [SECOND]
@@ -63,9 +41,7 @@ async def test__speculation_withdrawn_after_it_failed_over__no_start_is_left_beh
     first = Rich("first", [FAIL], GOOD)
     second = Rich("second", ["This ", HANG], words(SECOND))
     async with Bot(first, second).talking() as bot:
-        bot.context.add_message({"role": "user", "content": "hello"})
-        await bot.worker.queue_frame(UserStartedSpeakingFrame())
-        await bot.worker.queue_frame(LLMContextFrame(bot.context, speculation=True))
+        await speculate(bot)
         await passed(1)
         await bot.worker.queue_frame(EagerEndOfTurnCancelFrame())
         await passed(1)
@@ -80,9 +56,7 @@ async def test__speculation_hangs_and_is_withdrawn__next_request_is_answered():
     first = Rich("first", [HANG], GOOD)
     second = Rich("second", words(SECOND))
     async with Bot(first, second).talking() as bot:
-        bot.context.add_message({"role": "user", "content": "hello"})
-        await bot.worker.queue_frame(UserStartedSpeakingFrame())
-        await bot.worker.queue_frame(LLMContextFrame(bot.context, speculation=True))
+        await speculate(bot)
         await passed(1)
         await bot.worker.queue_frame(EagerEndOfTurnCancelFrame())
         await passed(1)
