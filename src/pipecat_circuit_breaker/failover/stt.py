@@ -349,9 +349,6 @@ class STTFailover(Failover):
         await self._listeners[active].push(failed[active], FrameDirection.UPSTREAM)
         service = self._roster.next(())
         if service is not None:
-            listener = self._listeners[service]
-            if listener.hears_segments:
-                await listener.prepare(self._timeout_secs)
             self._asked = service
             await self._activate(service)
         await self._note_loss(None if was_idle else "", nobody_answers=True)

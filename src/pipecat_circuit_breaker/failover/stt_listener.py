@@ -198,7 +198,7 @@ class Listener:
                 yield frame
         finally:
             await frames.aclose()
-        if era == self._era and not self._has_words and not self._is_stale:
+        if era == self._era and not self._has_words:
             await self._hearer.note_silent(self)
 
     def _failure(self, text: str, exception: Exception) -> ErrorFrame:
