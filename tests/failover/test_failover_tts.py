@@ -447,3 +447,34 @@ async def test__nothing_fails__frames_are_those_of_a_bot_without_failover():
         return [frame for frame, _ in bot.ear.seen if not isinstance(frame, MetricsFrame)]
 
     assert await frames(True) == await frames(False)
+
+
+async def test__silent_for_long_before_the_third_speaks__no_turn_is_called_silent():
+    first, second = Speaks("first", HANG, WELL, HANG), Speaks("second", HANG)
+    bot = Bot(first, second, Speaks("third"), cooldown=wait_fixed(1))
+    async with running(*bot.line) as worker:
+        for text in ("One.", "Two.", "Three."):
+            await bot.say(worker, text, secs=30)
+
+        assert bot.sound == "One.Two.Three."
+        assert bot.errors == []
+
+
+async def test__task_that_is_born_in_a_shadow__its_later_frames_are_heard():
+    class Receives(Speaks):
+        async def run_tts(self, text, context_id):
+            if len(self.asked) == 1:
+                self.receiver = self.create_task(self.receive())
+            async for frame in super().run_tts(text, context_id):
+                yield frame
+
+        async def receive(self):
+            await asyncio.sleep(1)
+            await self.push_frame(TTSSpeakFrame("from the provider"))
+
+    bot = Bot(Receives("first", FAIL, WELL), Speaks("second"), cooldown=wait_fixed(1))
+    async with running(*bot.line) as worker:
+        await bot.say(worker, "One.")
+        await bot.say(worker, "Two.")
+
+        assert [f.text for f in bot.ear.frames(TTSSpeakFrame)] == ["from the provider"]
