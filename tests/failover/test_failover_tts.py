@@ -478,3 +478,15 @@ async def test__task_that_is_born_in_a_shadow__its_later_frames_are_heard():
         await bot.say(worker, "Two.")
 
         assert [f.text for f in bot.ear.frames(TTSSpeakFrame)] == ["from the provider"]
+
+
+async def test__active_voice_fails_to_stop__the_call_ends_all_the_same():
+    class Fails(Speaks):
+        async def stop(self, frame):
+            await super().stop(frame)
+            raise RuntimeError("cannot stop")
+
+    bot = Bot(Fails("first"), Speaks("second"))
+    async with running(*bot.line) as worker:
+        await bot.say(worker, "One.")
+        await asyncio.wait_for(ended(worker), 30)

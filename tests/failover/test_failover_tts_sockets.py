@@ -117,6 +117,19 @@ async def test__breaker_does_not_act__the_active_service_speaks_and_no_other(pro
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
+async def test__breaker_does_not_act_from_a_shadow_on__the_next_sentence_is_spoken(provider):
+    primary, backup = provider(ERROR, SILENT, WELL), provider()
+    async with calling(primary, backup, cooldown=wait_fixed(1)) as bot:
+        await bot.say(bot.worker, "This is one.", secs=5)
+        await bot.say(bot.worker, "This is two.", secs=1)
+        await bot.breaker.set_mode(Mode.DISABLED)
+        await bot.say(bot.worker, "This is three.", "This is four.", secs=20)
+
+        assert bot.sound == "This is one.This is two.This is three.This is four."
+        assert bot.errors == []
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
 async def test__one_sentence_in_five_fails__all_are_spoken(provider):
     primary = provider(*[WELL, CLOSES, WELL, SILENT, DROPS] * 40)
     texts = sentences(60)
@@ -224,10 +237,13 @@ async def test__voice_changed_in_the_middle_of_a_turn__both_sentences_are_spoken
 
 @pytest.mark.skipif(Deepgram is None, reason="it needs a package that is not there")
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != EMPTY])
-async def test__provider_that_never_tells_an_end__silence_is_the_end_and_no_failure(fault):
+@pytest.mark.parametrize("attempt_timeout_secs", [5.0, 1.0])
+async def test__provider_that_never_tells_an_end__silence_is_the_end_and_no_failure(
+    fault, attempt_timeout_secs
+):
     primary, backup = Endless(WELL, WELL, fault), Endless()
     texts = sentences(9)
-    async with calling(primary, backup) as bot:
+    async with calling(primary, backup, attempt_timeout_secs=attempt_timeout_secs) as bot:
         await say_all(bot, texts)
 
         assert (bot.sound, bot.written) == ("".join(texts), " ".join(texts))
