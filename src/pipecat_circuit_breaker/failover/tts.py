@@ -132,7 +132,7 @@ class TTSFailover(Failover):
         await voice.words.end()
         await self._tell_failures(failed, saved=False, nobody_answers=service is None)
         await voice.report([*failed.values()][-1])
-        await self._note_loss(text, nobody_answers=service is None)
+        await self._note_loss(text, failed, nobody_answers=service is None)
 
     async def stop(self, voice: Voice, stop: Coroutine[Any, Any, None]) -> None:
         """Stop a service; one that may still lend its voice, after the one that speaks.
