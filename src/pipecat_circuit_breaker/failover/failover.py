@@ -233,18 +233,21 @@ class Failover(BaseObject):
 
     async def _answer(self, service: int, error: ErrorFrame, event: str, *args: Any) -> None:
         """Let the application answer a failure, on whose account it does what it does then."""
-        if (guard := self._guard) is None:
-            await self._call_event_handler(event, *args)
-            return
-        link = guard.link_of_failure(error, self._switcher.services[service])
-        if not guard.may_answer(link):
-            logger.debug(f"{self}: {event} is not called any more, it makes the next failure")
-            return
-        token = nest(self._switcher, link, type(error).__name__)
+        token = None
+        if (guard := self._guard) is not None:
+            try:
+                link = guard.link_of_failure(error, self._switcher.services[service])
+                if not guard.may_answer(link):
+                    logger.debug(f"{self}: {event} is no more called, it makes the next failure")
+                    return
+                token = nest(self._switcher, link, type(error).__name__)
+            except Exception as e:
+                guard.report("noting what becomes of a request", e)
         try:
             await self._call_event_handler(event, *args)
         finally:
-            restore(token)
+            if token is not None:
+                restore(token)
 
     async def _write_down(
         self,

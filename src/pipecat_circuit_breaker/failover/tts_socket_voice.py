@@ -121,7 +121,7 @@ class SocketVoice(Voice):
                     self.words.hear(said)
                     yield said
         except Failed as failure:
-            await self.report(failure.error)
+            await self.report(failure)
         finally:
             await frames.aclose()
         await self.words.end()

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextvars import ContextVar
@@ -27,7 +28,7 @@ class _Step:
 
     def __init__(self, *, is_shadow: bool) -> None:
         self.is_shadow = is_shadow
-        self.errors: list[ErrorFrame] = []
+        self.errors: list[tuple[ErrorFrame, dict[str, Any]]] = []
         # A task that was born in it, such as one that receives, outlives it.
         self.is_over = False
 
@@ -62,13 +63,15 @@ class Failed(Exception):
 
     Parameters:
         error: Why.
+        how: What the service has said of it beside (``force_treat_as_permanent``).
         has_begun: Whether some of it was heard.
     """
 
-    def __init__(self, error: ErrorFrame, *, has_begun: bool) -> None:
+    def __init__(self, error: ErrorFrame, how: dict[str, Any], *, has_begun: bool) -> None:
         """Say why."""
         super().__init__(error.error)
         self.error = error
+        self.how = how
         self.has_begun = has_begun
 
 
@@ -111,11 +114,11 @@ class Voice:
             self._go_on(context_id)
         self.service._stop_frame_timeout_s = self._idle_secs
 
-    async def report(self, error: ErrorFrame) -> None:
-        """Report an error of whichever service as this one's, which is the one that speaks."""
-        mine = ErrorFrame(error.error, processor=self.service)
-        mine.exception = error.exception
-        await self._push_error(mine)
+    async def report(self, failure: Failed) -> None:
+        """Report a failure of whichever service as this one's, which is the one that speaks."""
+        mine = copy.copy(failure.error)
+        mine.processor = self.service
+        await self._push_error(mine, **failure.how)
 
     def speak_alone(self, text: str, context_id: str) -> AsyncIterator[Frame | None]:
         """Speak a text as the service does without a failover."""
@@ -165,18 +168,18 @@ class Voice:
                         break
                 except Exception as e:
                     if limit.expired():
-                        errors.append(silence)
+                        errors.append((silence, {}))
                     else:
                         error = ErrorFrame(f"{type(e).__name__}: {e}", processor=self.service)
                         error.exception = e
-                        errors.append(error)
+                        errors.append((error, {}))
                 finally:
                     step.is_over = True
                     _step.reset(token)
                 if not errors and isinstance(frame, ErrorFrame):
-                    errors.append(frame)
+                    errors.append((frame, {}))
                 if errors:
-                    raise Failed(errors[0], has_begun=has_begun)
+                    raise Failed(*errors[0], has_begun=has_begun)
                 held.append(frame)
                 has_begun = has_begun or isinstance(frame, TTSAudioRawFrame)
                 while has_begun and held:
@@ -240,7 +243,7 @@ class Voice:
         if step is None or step.is_over:
             await self._push_error(error, *args, **kwargs)
         else:
-            step.errors.append(error)
+            step.errors.append((error, kwargs))
 
     def _push_frame(self, frame: Frame, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
         step = _step.get()
