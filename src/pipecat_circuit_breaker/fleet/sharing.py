@@ -1,0 +1,116 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Which failures are the fleet's concern, and what they are called there."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.services.ai_service import AIService
+
+from pipecat_circuit_breaker._core.text import one_line
+from pipecat_circuit_breaker._pipeline import releases
+from pipecat_circuit_breaker.fleet.record import KEY_CHARS
+
+_LABEL_CHARS = 64
+_KIND_CHARS = 100
+
+#: Where services keep the address that they ask, in pipecat's own and most others.
+_ADDRESSES = ("_base_url", "_url", "_api_endpoint_base_url")
+
+#: Categories of pipecat's that say something of one request, and nothing of the provider.
+_OF_A_REQUEST = frozenset({"invalid_request", "application"})
+
+#: How an exception says that nobody could be reached, where pipecat gives it no category.
+_NOT_REACHED = (OSError, TimeoutError)
+_NOT_REACHED_NAMES = ("ConnectionClosed", "ConnectionError", "ConnectError", "Disconnected")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failure, for who decides whether it is shared.
+
+    Parameters:
+        processor: Which processor has failed.
+        kind: How: an exception's type, or else pipecat's category or the text of
+            the error with everything variable taken out.
+        where: Module and function that raised; empty where nothing was raised.
+        category: pipecat's category; None where nobody could tell, and before 1.8.0.
+        exception: What was raised, if anything.
+        by_delivery: Whether it is a message that could not be delivered.
+    """
+
+    processor: FrameProcessor
+    kind: str
+    where: str = ""
+    category: str | None = None
+    exception: BaseException | None = None
+    by_delivery: bool = False
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether whoever was asked could not be reached at all."""
+        if self.category is not None:
+            return self.category == "connectivity"
+        return isinstance(self.exception, _NOT_REACHED) or any(
+            name in type(self.exception).__name__ for name in _NOT_REACHED_NAMES
+        )
+
+
+def shares(failure: Failure) -> bool:
+    """Whether a failure is the fleet's concern, unless the application says otherwise.
+
+    Failures of AI services are, but those that one request alone has brought
+    about. Of an output transport those are by which its signalling could not be
+    reached: neither a message that cannot be serialised, nor a client that has
+    gone. A processor of the application's own is nobody else's concern.
+    """
+    if isinstance(failure.processor, AIService):
+        return failure.category not in _OF_A_REQUEST
+    return releases.is_output(failure.processor) and failure.is_unreachable
+
+
+def label_of(processor: FrameProcessor) -> str:
+    """The host that a service asks; empty where it does not say.
+
+    Args:
+        processor: The service.
+    """
+    addresses: list[Any] = [getattr(processor, name, None) for name in _ADDRESSES]
+    addresses.append(getattr(getattr(processor, "_client", None), "base_url", None))
+    for address in addresses:
+        if address is None or callable(address):
+            continue
+        try:
+            text = str(address)
+            # The host alone: an address may hold a key.
+            host = urlsplit(text if "//" in text else f"//{text}").hostname
+        except ValueError:
+            continue
+        if host:
+            return one_line(host, _LABEL_CHARS)
+    return ""
+
+
+def service_name(processor: FrameProcessor, label: str) -> str:
+    """What all outages of a service begin with."""
+    name = one_line(type(processor).__name__, _LABEL_CHARS)
+    label = one_line(label, _LABEL_CHARS)
+    return f"{name}[{label}]" if label else name
+
+
+def key_of(service: str, kind: str, where: str) -> str:
+    """The name of a failure that is the same in every process; at most 200 characters.
+
+    Args:
+        service: See :func:`service_name`.
+        kind: How it failed.
+        where: Where that was raised.
+    """
+    what = one_line(kind, _KIND_CHARS)
+    return one_line(f"{service}: {what} in {where}" if where else f"{service}: {what}", KEY_CHARS)
