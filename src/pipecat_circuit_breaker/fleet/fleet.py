@@ -235,11 +235,15 @@ class Fleet(BaseObject):
 
         Raises:
             RuntimeError: The fleet is used by another event loop.
-            TypeError: ``service`` is neither a processor nor a text.
+            TypeError: ``service`` is neither a processor nor a text, or ``timeout_secs`` is no number.
             ValueError: ``timeout_secs`` is not a finite number of 0 or above.
         """
         if not isinstance(service, FrameProcessor | str):
             raise TypeError(f"expected a service or a key, got {one_line(repr(service), 100)}")
+        if not isinstance(timeout_secs, int | float) or isinstance(timeout_secs, bool):
+            raise TypeError(
+                f"expected timeout_secs to be a number, got {one_line(repr(timeout_secs), 100)}"
+            )
         if not (math.isfinite(timeout_secs) and timeout_secs >= 0):
             raise ValueError(f"timeout_secs must be finite and 0 or above, got {timeout_secs!r}")
         self._link.start()

@@ -20,7 +20,12 @@ from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker.fleet.link import Link
 from pipecat_circuit_breaker.fleet.outbox import Outbox, Settlement
 from pipecat_circuit_breaker.fleet.params import FleetParams
-from pipecat_circuit_breaker.fleet.record import MAX_COOLDOWN_SECS, MIN_WAIT_SECS, Outage
+from pipecat_circuit_breaker.fleet.record import (
+    MAX_COOLDOWN_SECS,
+    MIN_WAIT_SECS,
+    FleetMode,
+    Outage,
+)
 from pipecat_circuit_breaker.fleet.sharing import Failure, key_of, service_name
 from pipecat_circuit_breaker.fleet.snapshot import Snapshot
 
@@ -243,7 +248,7 @@ class View:
 
     def service_worked(self, service: FrameProcessor) -> None:
         """Note that a service which another can stand in for has answered a request."""
-        if not self._looks and not self._snapshot.outages:
+        if not self._looks and not self._snapshot.is_any_open:
             return
         if (name := self._service(service)) is not None:
             self._looks.work(name)
@@ -263,15 +268,19 @@ class View:
 
     @property
     def _acts(self) -> bool:
-        return self._link.is_connected and self._snapshot.mode.mode == "guard"
+        return self._link.is_connected and self._mode == "guard"
+
+    @property
+    def _mode(self) -> FleetMode:
+        return self._snapshot.mode.mode
 
     def _outages(self, service: FrameProcessor) -> list[Outage]:
-        if not self._snapshot.outages or (name := self._service(service)) is None:
+        if not self._snapshot.is_any_open or (name := self._service(service)) is None:
             return []
         return self._snapshot.open_of(name)
 
     def _tell(self, key: str, *, votes: bool) -> None:
-        if self._snapshot.mode.mode == "disabled":
+        if self._has_left or self._mode == "disabled":
             return
         if self._outbox.fail(key, self._instance, self._name, votes=votes):
             self._link.wake()
@@ -279,7 +288,7 @@ class View:
 
     def _try_out(self, key: str, *, success: bool) -> None:
         outage = self._snapshot.open_at(key)
-        if outage is None or not self._link.is_connected:
+        if outage is None or not self._link.is_connected or self._mode == "disabled":
             return
         if self._outbox.try_out(outage, success=success):
             self._link.wake()
