@@ -332,10 +332,14 @@ class Fleet(BaseObject):
             first = outage.changed_by.partition(".")[0] == self._token
             match change.kind:
                 case "opened":
+                    level = "WARNING" if first else "DEBUG"
+                    logger.log(level, f"{self}: an outage of the fleet has begun: {outage.key}")
                     await self._call_event_handler("on_fleet_outage_opened", outage, first)
                 case "changed":
                     await self._call_event_handler("on_fleet_outage_changed", outage)
                 case "closed":
+                    level = "INFO" if first else "DEBUG"
+                    logger.log(level, f"{self}: an outage of the fleet is over: {outage.key}")
                     for view in [*self._views]:
                         view.closed(outage.key)
                     await self._call_event_handler("on_fleet_outage_closed", outage, first)

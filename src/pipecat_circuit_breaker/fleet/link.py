@@ -139,6 +139,8 @@ class Link:
         self._unused_since = self._clock()
         if before is not None and self._end is not None and not self._end.done():
             return
+        if self._loop is not loop:
+            self._stuck.clear()
         self._loop, self._told = loop, asyncio.Event()
         self._end, self._wake = loop.create_future(), loop.create_future()
         # A context of its own: this one may be that of a bot which is handling an error.
@@ -300,7 +302,7 @@ class Link:
 
     async def _send(self, *, is_last: bool = False) -> None:
         if self._snapshot.mode.mode == "disabled":
-            self._outbox.clear()
+            self._outbox.drop()
         while (step := self._outbox.next(is_last=is_last)) is not None:
             match step:
                 case Evidence():

@@ -214,17 +214,16 @@ class Outbox:
         line = self._lines.get((step.key, step.instance))
         if line is None:
             return
+        # How old it is the line knows: it never gets younger.
         line.failures += step.failures
         line.votes = line.votes or step.votes
-        line.latest_at = max(line.latest_at, self._clock() - step.age_secs)
         line.bots = dict.fromkeys([*line.bots, *step.bots][:MAX_BOTS])
         line.sent_at = -math.inf
 
-    def clear(self) -> None:
-        """Forget all that waits."""
+    def drop(self) -> None:
+        """Forget all that waits, but outcomes of probes: who has taken a lease owes one."""
         self._lines.clear()
         self._evidence.clear()
-        self._settlements.clear()
 
     def drop_evidence(self) -> None:
         """Forget what requests told, while nobody could be asked for a lease."""
