@@ -5,7 +5,7 @@ import heapq
 from contextlib import asynccontextmanager
 from itertools import count
 
-from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.services.ai_service import AIService
 
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Failure, Fleet, FleetParams, Lease, ModeSet, Outage
@@ -18,8 +18,8 @@ AHEAD = 5000.0
 KEY = "Voice: ConnectError in here"
 
 
-class Voice(FrameProcessor):
-    """Stands for a service."""
+class Voice(AIService):
+    """A service."""
 
 
 class Time(Clock):
@@ -191,7 +191,7 @@ class FakeStore:
             case "hang":
                 await self.released.wait()
             case "deaf":
-                while not self.released.is_set():
+                while not self.released.is_set():  # noqa: ASYNC110
                     try:
                         await self.released.wait()
                     except asyncio.CancelledError:
