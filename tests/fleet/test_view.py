@@ -567,7 +567,7 @@ async def test_within_one_process_each_bot_has_a_vote(time, monkeypatch):
     fleet = Fleet(params=params, clock=time, sleep=time.sleep)
     service = Voice()
     origin = Origin.of(service, "ConnectError", where="here")
-    for number in range(3):
+    for _ in range(3):
         view = fleet.join("bot", lambda origins: None)
         view.learn(origin, Failure(service, "ConnectError", "here"))
         await turns()
