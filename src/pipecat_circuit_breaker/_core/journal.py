@@ -540,6 +540,8 @@ class Journal:
             return remarks.opened("errors and messages set each other off")
         if outage is not None and outage.trigger is Trigger.TOO_MANY:
             return remarks.opened("too many errors of one processor")
+        if outage is not None and outage.trigger is Trigger.FLEET:
+            return remarks.opened("the fleet knows of this outage")
         failures = outage.failures if outage is not None else 0
         return remarks.opened(f"{failures} related errors")
 

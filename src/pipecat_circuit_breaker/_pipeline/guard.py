@@ -12,11 +12,12 @@ the breaker's own terms, and does what the breaker says.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import Token
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from pipecat.frames.frames import ErrorFrame, Frame, OutputTransportMessageFrame
@@ -32,7 +33,7 @@ from pipecat_circuit_breaker._core.channel import Absence, Output
 from pipecat_circuit_breaker._core.circuit import Circuit, CircuitState
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.news import News, log_fields, log_level, log_line
-from pipecat_circuit_breaker._core.origin import Processor
+from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin, Processor
 from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline import errors, identify, observers, outputs, releases, worker
@@ -45,6 +46,10 @@ from pipecat_circuit_breaker._pipeline.tools import Tools
 from pipecat_circuit_breaker.incident import Call, CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 from pipecat_circuit_breaker.tool_loop import ToolLoop
+
+if TYPE_CHECKING:
+    from pipecat_circuit_breaker.fleet.fleet import Fleet
+    from pipecat_circuit_breaker.fleet.view import View
 
 _GUARD = "_circuit_breaker_guard"
 
@@ -102,6 +107,9 @@ class Guard:
         self._unusable: set[int] = set()
         # What processors with an open circuit have handled last.
         self._in_hand: dict[int, Note | None] = {}
+        #: What this bot and its fleet know of each other; None without one.
+        self.fleet: View | None = None
+        self._telling: set[asyncio.Task[None]] = set()
         self._undo: list[Undo] = []
         self._undo_alert: list[Undo] = []
         self._attach(worker.pipeline)
@@ -154,6 +162,8 @@ class Guard:
         self._breaker.finish()
         await self.tell()
         self._stand_down()
+        if self.fleet is not None:
+            self.fleet.leave()
         while self._undo:
             self._undo.pop()()
         if getattr(self.worker, _GUARD, None) is self:
@@ -163,6 +173,27 @@ class Guard:
                 await left()
             except Exception as e:
                 self._report("telling that it is over", e)
+
+    def join_fleet(self, fleet: Fleet) -> None:
+        """Share what is found out with other bots; with the first fleet that is given.
+
+        Args:
+            fleet: The fleet.
+        """
+        if self.fleet is not None:
+            return
+        try:
+            self.fleet = self._breaker.shared = fleet.join(self._over_in_fleet)
+        except Exception as e:
+            self._report("joining the fleet", e)
+
+    def _over_in_fleet(self, origins: frozenset[Origin]) -> None:
+        """Close what is over for all; in the fleet's task, which waits for no bot."""
+        if not self._has_left:
+            self._breaker.over_in_fleet(origins)
+            telling = asyncio.ensure_future(self.tell())
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
 
     def _attach(self, pipeline: FrameProcessor) -> None:
         numbers = count()
@@ -302,6 +333,8 @@ class Guard:
     def carries(self, door: Door, frame: Frame, direction: FrameDirection) -> None:
         """Let an untracked frame carry what it is pushed on account of."""
         try:
+            if self.fleet is not None:
+                self._note_result(self.fleet, door.neighbour(direction), frame)
             if causality.noted() is None:
                 return
             note = causality.note_of(door.neighbour(direction) or self.worker)
@@ -310,6 +343,16 @@ class Guard:
                 self._causality.carry(frame, cause)
         except Exception as e:
             self._report("carrying a cause", e)
+
+    def _note_result(self, fleet: View, pusher: FrameProcessor | None, frame: Frame) -> None:
+        """Note that a service works which has failed before."""
+        if pusher is None or not self._breaker.has_open_at(pusher.id):
+            return
+        if fleet.is_result(pusher, frame):
+            note = causality.note_of(pusher)
+            # What it only hands on is another's.
+            if note is None or note.handles != type(frame).__name__:
+                self._breaker.worked(pusher.id)
 
     def admits(self, door: Door, frame: Frame, direction: FrameDirection) -> bool:
         """Whether a tracked frame may come in; runs in the task of whoever pushes it."""
@@ -429,13 +472,15 @@ class Guard:
             # It may have taken longer than a window, and proves nothing but this error.
             self._breaker.disturbed(processor.id)
         self._be_alert()
+        origin = identify.origin_of(frame, processor)
+        self._learn(origin, processor, frame)
         link = self._causality.born(
             frame,
             processor,
             cause,
             at=now,
             text=frame.error,
-            origin=identify.origin_of(frame, processor),
+            origin=origin,
             category=releases.category_of(frame),
             handled=note.handles if note is not None else None,
             repeats=repeats,
@@ -479,6 +524,9 @@ class Guard:
             link.passes = True
             return True
         delivery, by_delivery = self._delivery_of(frame, link)
+        if delivery is not None and frame.processor is not None:
+            category = releases.category_of(frame)
+            self._note_shared(delivery, frame.processor, frame.exception, category)
         verdict = self._breaker.judge_error(
             link, delivery, by_delivery=by_delivery, must_pass=must_pass
         )
@@ -510,6 +558,32 @@ class Guard:
         except Exception as e:
             self._report("judging an error", e)
             return True
+
+    def _learn(self, origin: Origin, processor: Processor, error: ErrorFrame) -> None:
+        """Find out whether a failure is the fleet's concern."""
+        if self.fleet is not None and isinstance(processor, FrameProcessor):
+            category = releases.category_of(error)
+            self.fleet.learn(origin, processor, category=category, exception=error.exception)
+
+    def _note_shared(
+        self,
+        delivery: Delivery,
+        output: FrameProcessor,
+        failure: Exception | None,
+        category: str | None,
+    ) -> None:
+        """Find out whether a delivery that fails is; one to a participant never is."""
+        try:
+            if self.fleet is not None and delivery.channel.destination is None:
+                delivery.is_shared = self.fleet.learn(
+                    Origin.of(output, CHANNEL_DOWN),
+                    output,
+                    category=category,
+                    exception=failure,
+                    by_delivery=True,
+                )
+        except Exception as e:
+            self._report("asking what the fleet shares", e)
 
     def _delivery_of(self, frame: ErrorFrame, link: Link) -> tuple[Delivery | None, bool]:
         """The delivery on whose account an error is pushed, and whether it is one at all."""
@@ -629,6 +703,8 @@ class Guard:
         if link is not None and link.origin is not None:
             return link
         processor = identify.processor_of(error, service, None)
+        origin = identify.origin_of(error, processor)
+        self._learn(origin, processor, error)
         # A copy: nobody has pushed this one, and it may be pushed yet.
         return self._causality.born(
             copy.copy(error),
@@ -638,7 +714,7 @@ class Guard:
             ),
             at=self._params.clock(),
             text=error.error,
-            origin=identify.origin_of(error, processor),
+            origin=origin,
             category=releases.category_of(error),
         )
 
@@ -703,9 +779,13 @@ class Guard:
             note is not None and note.processor is output and note.link is link
         )
 
-    def undelivered(self, output: BaseOutputTransport, link: Link) -> None:
+    def undelivered(
+        self, output: BaseOutputTransport, delivery: Delivery, failure: Exception
+    ) -> None:
         """Note that sending a message has raised."""
-        link.undelivered_by |= {output.id}
+        self._note_shared(delivery, output, failure, None)
+        delivery.failed()
+        delivery.link.undelivered_by |= {output.id}
         self._be_alert()
 
     def _destination(self, frame: Frame) -> str | None:

@@ -75,6 +75,7 @@ class LLMFailover(Failover):
             await self._entrance.hand_on(frame, direction)
             return
         self._note_choice()
+        await self._hear_of_fleet()
         request = self._request = Request()
         failed: dict[int, ErrorFrame] = {}
         outcome = Outcome.FAILED
@@ -152,7 +153,7 @@ class LLMFailover(Failover):
         active = self._switcher.strategy.active_service
         if active is not self._active:
             self._active = active
-            self._roster.prefer(self._switcher.services.index(active))
+            self._prefer(self._switcher.services.index(active))
 
     async def _lose(self, last: Member, request: Request, failed: dict[int, ErrorFrame]) -> None:
         # The service has logged it already, and told its own handlers.

@@ -86,12 +86,19 @@ class Roster:
         cooldown: Seconds that a service is left alone, given how many times it
             has failed in a row or soon after coming back (1 for the first).
         clock: Monotonic seconds.
+        is_out: Whether others know a service to be out; then it is asked after
+            those of which nobody says so.
     """
 
     def __init__(
-        self, services: int, cooldown: Callable[[int], float], clock: Callable[[], float]
+        self,
+        services: int,
+        cooldown: Callable[[int], float],
+        clock: Callable[[], float],
+        is_out: Callable[[int], bool] = lambda service: False,
     ) -> None:
         """Start with every service in order."""
+        self._is_out_elsewhere = is_out
         self._health = [_Health(cooldown, clock) for _ in range(services)]
         self._preferred = 0
         self._is_out = False
@@ -149,6 +156,8 @@ class Roster:
     def probes(self, asked: int) -> tuple[Probe, ...]:
         """Shadow requests that go beside a live one; each is handed out once per cooldown.
 
+        None goes to a service that others know to be out: one of all looks whether it works.
+
         Args:
             asked: Who is asked live. Where that one is not known to work, the
                 live requests are the probes.
@@ -157,6 +166,8 @@ class Roster:
             return ()
         due = []
         for service, health in enumerate(self._health):
+            if self._is_out_elsewhere(service):
+                continue
             # The live one works, so it passes; the others are held until they are due.
             admission, transitions = health.circuit.ask(quiet_closes=False)
             self._note(service, transitions)
@@ -232,8 +243,9 @@ class Roster:
         circuit = self._health[service].circuit
         self._note(service, circuit.look())
         # One that a shadow request is just asking comes after those that are due.
-        due = 0.0 if circuit.is_closed else 1.0 + (circuit.probe_in_secs or 0.0)
-        return due, *self._order(service)
+        if circuit.is_closed:
+            return 0.5 if self._is_out_elsewhere(service) else 0.0, *self._order(service)
+        return 1.0 + (circuit.probe_in_secs or 0.0), *self._order(service)
 
     def _order(self, service: int) -> tuple[bool, int]:
         return service != self._preferred, service
