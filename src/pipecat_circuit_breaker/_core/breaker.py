@@ -407,12 +407,15 @@ class Breaker:
                 concerned.append(guarded)
         if not concerned:
             return None
-        self._tell_fleet(own)
+        if self.shared is not None and not own.circuit.is_closed:
+            self.shared.failed(own.origin, votes=not own.by_fleet)
         held_by = [guarded for guarded in concerned if not guarded.circuit.is_ready]
         if held_by:
             pass
         elif (by_delivery and all(guarded.by_delivery for guarded in concerned)) or (
-            own in concerned and self._known_wait(own.origin) is not None
+            self.shared is not None
+            and own in concerned
+            and self.shared.knows(own.origin) is not None
         ):
             # The message was the probe, or a request of whichever bot of the fleet, and it
             # has failed: nobody has to hear of it.
@@ -465,11 +468,13 @@ class Breaker:
         self._journal.failed(own.origin)
         own.note_failure(link.handled, by_delivery=by_delivery)
         opened = self._apply(own, own.circuit.fail(), Trigger.ERRORS, link)
-        if not opened and (wait := self._known_wait(own.origin)) is not None:
-            own.by_fleet = True
-            opened = self._apply(own, own.circuit.trip(wait), Trigger.FLEET, link)
+        if self.shared is not None:
+            if not opened and (wait := self.shared.knows(own.origin)) is not None:
+                own.by_fleet = True
+                opened = self._apply(own, own.circuit.trip(wait), Trigger.FLEET, link)
+            if opened:
+                self.shared.failed(own.origin, votes=not own.by_fleet)
         if opened:
-            self._tell_fleet(own)
             return ErrorVerdict(True, self._journal.opening_remark(own))
         if link.failures >= self._max_errors and link.first is not None:
             return self._trip(link, self._obtain(link.first), Trigger.RECURSION)
@@ -816,14 +821,15 @@ class Breaker:
             transitions = circuit.trip()
         else:
             transitions = circuit.fail()
-            if circuit.is_closed and delivery.is_shared and self._known_wait(guarded.origin):
+            shared = self.shared if delivery.is_shared and circuit.is_closed else None
+            if shared is not None and shared.knows(guarded.origin) is not None:
                 # With its own cooldown, and its own probes: what becomes of other bots'
                 # messages says little about a channel that may work again.
                 guarded.by_fleet, trigger = True, Trigger.FLEET
                 transitions += circuit.trip()
         self._apply(guarded, transitions, trigger, delivery.link)
-        if delivery.is_shared:
-            self._tell_fleet(guarded)
+        if self.shared is not None and delivery.is_shared and not circuit.is_closed:
+            self.shared.failed(guarded.origin, votes=not guarded.by_fleet)
 
     def _fail_whole(self, output: Output, delivery: Delivery) -> None:
         whole = output.whole
@@ -850,14 +856,6 @@ class Breaker:
     #
     # The fleet
     #
-
-    def _known_wait(self, origin: Origin) -> float | None:
-        """Seconds until the fleet looks again; None where it knows of no such outage."""
-        return None if self.shared is None else self.shared.knows(origin)
-
-    def _tell_fleet(self, guarded: Guarded) -> None:
-        if self.shared is not None and not guarded.circuit.is_closed:
-            self.shared.failed(guarded.origin, votes=not guarded.by_fleet)
 
     def worked(self, processor_id: int) -> None:
         """Note that a processor has done what it is for, which alone is no end of its errors.

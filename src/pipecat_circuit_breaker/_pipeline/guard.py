@@ -473,7 +473,8 @@ class Guard:
             self._breaker.disturbed(processor.id)
         self._be_alert()
         origin = identify.origin_of(frame, processor)
-        self._learn(origin, processor, frame)
+        if self.fleet is not None:
+            self._learn(self.fleet, origin, processor, frame)
         link = self._causality.born(
             frame,
             processor,
@@ -524,9 +525,9 @@ class Guard:
             link.passes = True
             return True
         delivery, by_delivery = self._delivery_of(frame, link)
-        if delivery is not None and frame.processor is not None:
+        if delivery is not None and self.fleet is not None and frame.processor is not None:
             category = releases.category_of(frame)
-            self._note_shared(delivery, frame.processor, frame.exception, category)
+            self._note_shared(self.fleet, delivery, frame.processor, frame.exception, category)
         verdict = self._breaker.judge_error(
             link, delivery, by_delivery=by_delivery, must_pass=must_pass
         )
@@ -559,14 +560,15 @@ class Guard:
             self._report("judging an error", e)
             return True
 
-    def _learn(self, origin: Origin, processor: Processor, error: ErrorFrame) -> None:
-        """Find out whether a failure is the fleet's concern."""
-        if self.fleet is not None and isinstance(processor, FrameProcessor):
+    def _learn(self, fleet: View, origin: Origin, processor: Processor, error: ErrorFrame) -> None:
+        """Find out whether a failure is the fleet's concern; a remote worker's is not."""
+        if isinstance(processor, FrameProcessor):
             category = releases.category_of(error)
-            self.fleet.learn(origin, processor, category=category, exception=error.exception)
+            fleet.learn(origin, processor, category=category, exception=error.exception)
 
     def _note_shared(
         self,
+        fleet: View,
         delivery: Delivery,
         output: FrameProcessor,
         failure: Exception | None,
@@ -574,8 +576,8 @@ class Guard:
     ) -> None:
         """Find out whether a delivery that fails is; one to a participant never is."""
         try:
-            if self.fleet is not None and delivery.channel.destination is None:
-                delivery.is_shared = self.fleet.learn(
+            if delivery.channel.destination is None:
+                delivery.is_shared = fleet.learn(
                     Origin.of(output, CHANNEL_DOWN),
                     output,
                     category=category,
@@ -704,7 +706,8 @@ class Guard:
             return link
         processor = identify.processor_of(error, service, None)
         origin = identify.origin_of(error, processor)
-        self._learn(origin, processor, error)
+        if self.fleet is not None:
+            self._learn(self.fleet, origin, processor, error)
         # A copy: nobody has pushed this one, and it may be pushed yet.
         return self._causality.born(
             copy.copy(error),
@@ -783,7 +786,8 @@ class Guard:
         self, output: BaseOutputTransport, delivery: Delivery, failure: Exception
     ) -> None:
         """Note that sending a message has raised."""
-        self._note_shared(delivery, output, failure, None)
+        if self.fleet is not None:
+            self._note_shared(self.fleet, delivery, output, failure, None)
         delivery.failed()
         delivery.link.undelivered_by |= {output.id}
         self._be_alert()
