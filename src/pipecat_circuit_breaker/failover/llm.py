@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""Failover between LLM services: a request is asked again as long as nothing of it has left."""
+"""Failover between LLM services: a request is asked again as long as no answer has left."""
 
 from __future__ import annotations
 
@@ -139,6 +139,7 @@ class LLMFailover(Failover):
             outcome = await attempt.outcome(self._timeout_secs)
         except TimeoutError:
             await member.halt()
+            await attempt.give_up()
             return Outcome.FAILED, self._silence(service)
         member.forget(attempt)
         return outcome, attempt.error

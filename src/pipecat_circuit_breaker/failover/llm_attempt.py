@@ -35,8 +35,8 @@ class Outcome(Enum):
 
     Parameters:
         ANSWERED: It ended without an error.
-        FAILED: An error, or silence, before anything of the answer had left.
-        BROKEN: An error after something of it had left.
+        FAILED: An error, or silence, before any text or tool call had left.
+        BROKEN: An error after some of it had left.
         STOPPED: Somebody stopped it; nobody is to blame.
     """
 
@@ -70,9 +70,11 @@ class Request:
 class Attempt:
     """One request at one service.
 
-    Text is held until its first sentence is whole. pipecat's TTS services do
-    not speak before, so nobody hears anything later, and a stream that breaks
-    before can be asked for again.
+    Text is held until its first sentence is whole, and so is what would
+    overtake it. pipecat's TTS services do not speak before, so nobody hears
+    anything later, and a stream that breaks before can be asked for again.
+    Whatever else a service pushes is no part of what is asked again: it leaves,
+    also where the request fails.
 
     Args:
         request: The request.
@@ -85,14 +87,14 @@ class Attempt:
         self._request = request
         self._aggregator = aggregator
         self._push = push
-        self._held: list[Callable[[], Awaitable[None]]] = []
+        self._held: list[tuple[bool, Callable[[], Awaitable[None]]]] = []
         self._done = asyncio.Event()
         self._has_left = False
         self._is_alive = False
         self._waits_for_text = False
         self._is_over = False
         self._was_stopped = False
-        self._has_told = False
+        self._untold: list[ErrorFrame] = []
         self._limit_secs = 0.0
         self._limit: asyncio.Timeout | None = None
         #: The task of the service in which it answers; what other tasks push is not of the answer.
@@ -125,7 +127,10 @@ class Attempt:
             return Outcome.STOPPED
         if self.error is None:
             return Outcome.ANSWERED
-        return Outcome.BROKEN if self._has_left else Outcome.FAILED
+        if self._has_left:
+            return Outcome.BROKEN
+        await self.give_up()
+        return Outcome.FAILED
 
     def note_life(self) -> None:
         """Note a sign of life: the provider has sent something, whatever it is."""
@@ -147,9 +152,10 @@ class Attempt:
             return
         if isinstance(frame, ErrorFrame):
             self.error = frame
-            self._has_told = self._has_left
             if self._has_left:
                 await self._push(frame, direction)
+            else:
+                self._untold.append(frame)
         elif isinstance(frame, LLMFullResponseStartFrame):
             if self._request.start is None:
                 self._request.start = frame
@@ -160,9 +166,14 @@ class Attempt:
             self._has_left or isinstance(frame, SystemFrame) or direction is FrameDirection.UPSTREAM
         ):
             await self._let_go(frame, direction)
+        elif isinstance(frame, LLMTextFrame):
+            await self._hold(frame.text, lambda: self._let_go(frame, direction))
         else:
-            text = frame.text if isinstance(frame, LLMTextFrame) else None
-            await self._hold(text, lambda: self._let_go(frame, direction))
+            self.note_life()
+            if self._held:
+                self._held.append((False, lambda: self._let_go(frame, direction)))
+            else:
+                await self._let_go(frame, direction)
 
     async def take_turn_text(self, text: str, push: Callable[[str], Awaitable[None]]) -> None:
         """Take text that may begin with whether the user has finished.
@@ -184,11 +195,19 @@ class Attempt:
 
     async def release(self) -> None:
         """Let leave what is held: from here on the answer is this service's."""
+        await self._goes_on()
         self._has_left = True
         self.note_life()
         held, self._held = self._held, []
-        for let_go in held:
+        for _, let_go in held:
             await let_go()
+
+    async def give_up(self) -> None:
+        """Drop the text that is held: another service is asked for it."""
+        held, self._held = self._held, []
+        for is_text, let_go in held:
+            if not is_text:
+                await let_go()
 
     def finish(self) -> None:
         """Note that the service is done with it, whether it has said so or not."""
@@ -209,18 +228,17 @@ class Attempt:
         await self._push(frame, direction)
 
     async def _goes_on(self) -> None:
-        # An error behind which the answer goes on was not its end.
-        error, self.error = self.error, None
-        if error is not None and not self._has_told:
+        # Errors behind which the answer goes on were not its end.
+        self.error = None
+        untold, self._untold = self._untold, []
+        for error in untold:
             await self._push(error, FrameDirection.UPSTREAM)
-        self._has_told = False
 
-    async def _hold(self, text: str | None, let_go: Callable[[], Awaitable[None]]) -> None:
-        if text is not None:
-            await self._goes_on()
-        self._held.append(let_go)
-        self._note_piece(is_text=text is not None)
-        if text is not None and await self._may_be_spoken(text):
+    async def _hold(self, text: str, let_go: Callable[[], Awaitable[None]]) -> None:
+        await self._goes_on()
+        self._held.append((True, let_go))
+        self._note_piece(is_text=True)
+        if await self._may_be_spoken(text):
             await self.release()
 
     async def _may_be_spoken(self, text: str) -> bool:
