@@ -59,6 +59,8 @@ class Request:
         self.start: Frame | None = None
         self.has_ended = False
         self.is_withdrawn = False
+        #: Whether the next request waits for this one to be over.
+        self.is_followed = False
         self.said = ""
 
     @property
@@ -97,6 +99,9 @@ class Attempt:
         self._untold: list[ErrorFrame] = []
         self._limit_secs = 0.0
         self._limit: asyncio.Timeout | None = None
+        self._last_sign_at = _now()
+        #: Whether the application has switched to another service meanwhile.
+        self.is_left = False
         #: The task of the service in which it answers; what other tasks push is not of the answer.
         self.task: asyncio.Task[object] | None = None
         self.error: ErrorFrame | None = None
@@ -106,23 +111,31 @@ class Attempt:
         """Whether nothing of it may leave any more."""
         return self._is_over or (self._limit is not None and self._limit.expired())
 
+    @property
+    def may_be_busy(self) -> bool:
+        """Whether silence says nothing about the provider.
+
+        It has not been asked yet, or there was a sign of life: a thought, and
+        the arguments of a tool, may take long and be no frame. Only text that
+        is held, and stalls, says then that something is wrong.
+        """
+        return self.task is None or (self._is_alive and not self._waits_for_text)
+
     async def outcome(self, limit_secs: float) -> Outcome:
         """Wait until it is over.
 
         Args:
-            limit_secs: How long it may be silent, as long as that can be told:
-                until its first sign of life, and where text that is held was
-                the last of it.
+            limit_secs: How long it may be silent where that says something of
+                the provider; where the next request waits for it and the
+                application has switched to another service, in any case.
 
         Raises:
-            TimeoutError: It was silent for that long, and nothing has left.
+            TimeoutError: It was silent for that long.
         """
         self._limit_secs = limit_secs
-        try:
-            async with asyncio.timeout(self._patience()) as self._limit:
-                await self._done.wait()
-        finally:
-            self._is_over = True
+        async with asyncio.timeout_at(self._due_at()) as self._limit:
+            await self._done.wait()
+        self.close()
         if self._was_stopped:
             return Outcome.STOPPED
         if self.error is None:
@@ -131,6 +144,17 @@ class Attempt:
             return Outcome.BROKEN
         await self.give_up()
         return Outcome.FAILED
+
+    def begin(self) -> None:
+        """Note that the running task of the service begins with it."""
+        self.task = asyncio.current_task()
+        self._last_sign_at = _now()
+        self.look()
+
+    def look(self) -> None:
+        """Look again how long it is waited for."""
+        if self._limit is not None and not self.is_over:
+            self._limit.reschedule(self._due_at())
 
     def note_life(self) -> None:
         """Note a sign of life: the provider has sent something, whatever it is."""
@@ -141,10 +165,8 @@ class Attempt:
             return
         self._is_alive = True
         self._waits_for_text = is_text and not self._has_left
-        if self._limit is not None:
-            secs = self._patience()
-            now = asyncio.get_running_loop().time()
-            self._limit.reschedule(None if secs is None else now + secs)
+        self._last_sign_at = _now()
+        self.look()
 
     async def take(self, frame: Frame, direction: FrameDirection) -> None:
         """Take what the service pushes while it answers, and push it on, hold it or drop it."""
@@ -213,13 +235,20 @@ class Attempt:
         """Note that the service is done with it, whether it has said so or not."""
         self._done.set()
 
-    def _patience(self) -> float | None:
-        # A thought, and the arguments of a tool, may take long and be no frame.
-        # So once there was a sign of life only text that is held, and stalls,
-        # says that something is wrong: text is the last that has come.
-        if self._is_alive and not self._waits_for_text:
+    def stop(self) -> None:
+        """Note that an interruption has stopped it, or dropped it, if it was not done."""
+        if not self._done.is_set():
+            self._was_stopped = True
+            self._done.set()
+
+    def close(self) -> None:
+        """Note that nobody waits for it any more, so nothing of it may leave."""
+        self._is_over = True
+
+    def _due_at(self) -> float | None:
+        if self.may_be_busy and not (self.is_left and self._request.is_followed):
             return None
-        return self._limit_secs
+        return self._last_sign_at + self._limit_secs
 
     async def _let_go(self, frame: Frame, direction: FrameDirection) -> None:
         if isinstance(frame, LLMTextFrame):
@@ -261,6 +290,10 @@ class Attempt:
             self._request.has_ended = True
             await self._push(frame, direction)
         self._done.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 @lru_cache(maxsize=16)
