@@ -12,7 +12,9 @@ from pipecat.frames.frames import (
     LLMFullResponseStartFrame,
     LLMTextFrame,
     MetricsFrame,
+    OutputImageRawFrame,
     StopFrame,
+    TextFrame,
     TTSAudioRawFrame,
     TTSSpeakFrame,
     TTSStoppedFrame,
@@ -490,3 +492,56 @@ async def test__active_voice_fails_to_stop__the_call_ends_all_the_same():
     async with running(*bot.line) as worker:
         await bot.say(worker, "One.")
         await asyncio.wait_for(ended(worker), 30)
+
+
+class Refuses(Speaks):
+    """Cannot speak, and says more of it than a text."""
+
+    def __init__(self, name, **how):
+        super().__init__(name)
+        self.how = how
+
+    async def run_tts(self, text, context_id):
+        await self.push_error("no voice", **self.how)
+        return
+        yield
+
+
+async def test__nobody_speaks_and_the_error_is_fatal__the_call_ends():
+    bot = Bot(Refuses("first", fatal=True), Refuses("second", fatal=True))
+    finished = asyncio.Event()
+    async with running(*bot.line) as worker:
+        worker.add_event_handler("on_pipeline_finished", lambda *_: finished.set())
+        await worker.queue_frame(TTSSpeakFrame("Hello."))
+        await passed(10)
+        assert finished.is_set()
+
+
+@pytest.mark.skipif(not hasattr(TTSService, "is_usable"), reason="pipecat before 1.8")
+@pytest.mark.parametrize("whose", [0, 1])
+async def test__nobody_speaks__what_the_active_one_says_of_itself_is_reported(whose):
+    hows = [{}, {}]
+    hows[whose] = {"force_treat_as_permanent": True}
+    bot = Bot(*(Refuses(name, **how) for name, how in zip("ab", hows, strict=True)))
+    async with running(*bot.line) as worker:
+        await worker.queue_frame(TTSSpeakFrame("Hello."))
+        await passed(10)
+        assert bot.voices[0].is_usable == (whose == 1)
+
+
+async def test__turn_has_no_end__what_is_behind_it_waits_no_longer_than_without_failover():
+    async def behind(has_failover):
+        bot = Bot(Speaks("first"), Speaks("second"))
+        if not has_failover:
+            bot.failover.leave()
+        async with running(*bot.line) as worker:
+            for text in ("Hello there. ", "What"):
+                await worker.queue_frame(TextFrame(text))
+            await passed(0.2)
+            await worker.queue_frame(OutputImageRawFrame(b"1", (1, 1), "RGB"))
+            for secs in range(60):
+                if bot.ear.frames(OutputImageRawFrame):
+                    return secs
+                await passed(1)
+
+    assert await behind(True) == await behind(False)

@@ -633,12 +633,28 @@ class Guard:
         return self._causality.born(
             copy.copy(error),
             processor,
-            None,
+            self._causality.cause(
+                causality.note_of(service), type(error), now=self._params.clock()
+            ),
             at=self._params.clock(),
             text=error.error,
             origin=identify.origin_of(error, processor),
             category=releases.category_of(error),
         )
+
+    def may_answer(self, link: Link) -> bool:
+        """Whether the application may hear of a failed request by other ways than its error.
+
+        Not where each that it answers makes the next: a handler that asks again what
+        was lost would go on for ever.
+
+        Args:
+            link: The failure's link.
+        """
+        if link.failures < self._params.max_errors:
+            return True
+        self._breaker.note_deep(link)
+        return False
 
     #
     # Channels

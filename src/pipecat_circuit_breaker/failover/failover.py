@@ -23,6 +23,7 @@ from tenacity import wait_exponential
 from tenacity.wait import wait_base
 
 from pipecat_circuit_breaker._core import backoff
+from pipecat_circuit_breaker._core.causality import nest, restore
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._core.text import one_line
@@ -182,8 +183,16 @@ class Failover(BaseObject):
             await self._tell_recovery(service)
         await self._tell_outage_over()
 
-    async def _note_loss(self, partial: str | None, *, nobody_answers: bool) -> None:
-        """Tell the application what was lost, None for nothing; the caller once in each outage."""
+    async def _note_loss(
+        self, partial: str | None, failed: dict[int, ErrorFrame], *, nobody_answers: bool
+    ) -> None:
+        """Tell the application what was lost, and the caller once in each outage.
+
+        Args:
+            partial: What had left of it; None where nothing was lost.
+            failed: The error of each service that has failed it.
+            nobody_answers: Whether none is left to ask.
+        """
         is_news = nobody_answers and self._roster.begin_outage()
         self._note(lambda services: services.lost(self._roster.failing))
         await self._write_down(nobody_answers=nobody_answers)
@@ -193,7 +202,8 @@ class Failover(BaseObject):
                 announcement = TTSSpeakFrame(announcement)
             await self._switcher.push_frame(announcement)
         if partial is not None:
-            await self._call_event_handler("on_request_lost", partial)
+            last = [*failed][-1]
+            await self._answer(last, failed[last], "on_request_lost", partial)
         if is_news:
             await self._call_event_handler("on_outage")
 
@@ -217,7 +227,27 @@ class Failover(BaseObject):
         await self._write_down(failed, by=by, nobody_answers=nobody_answers)
         for service in news:
             processor = self._switcher.services[service]
-            await self._call_event_handler("on_service_failed", processor, failed[service], saved)
+            await self._answer(
+                service, failed[service], "on_service_failed", processor, failed[service], saved
+            )
+
+    async def _answer(self, service: int, error: ErrorFrame, event: str, *args: Any) -> None:
+        """Let the application answer a failure, on whose account it does what it does then."""
+        token = None
+        if (guard := self._guard) is not None:
+            try:
+                link = guard.link_of_failure(error, self._switcher.services[service])
+                if not guard.may_answer(link):
+                    logger.debug(f"{self}: {event} is no more called, it makes the next failure")
+                    return
+                token = nest(self._switcher, link, type(error).__name__)
+            except Exception as e:
+                guard.report("noting what becomes of a request", e)
+        try:
+            await self._call_event_handler(event, *args)
+        finally:
+            if token is not None:
+                restore(token)
 
     async def _write_down(
         self,

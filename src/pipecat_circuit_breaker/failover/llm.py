@@ -115,9 +115,9 @@ class LLMFailover(Failover):
         if outcome is Outcome.ANSWERED and service is not None:
             await self._note_answer(service)
         elif outcome is Outcome.BROKEN:
-            await self._note_loss(request.said, nobody_answers=False)
+            await self._note_loss(request.said, failed, nobody_answers=False)
         elif outcome is Outcome.FAILED:
-            await self._lose(answers, request, [*failed.values()][-1])
+            await self._lose(answers, request, failed)
         elif request.is_open and not request.is_withdrawn:
             await answers.push(LLMFullResponseEndFrame())
         # What the strategy has made of an error meanwhile is nobody's choice.
@@ -194,12 +194,12 @@ class LLMFailover(Failover):
             self._active = active
             self._roster.prefer(self._switcher.services.index(active))
 
-    async def _lose(self, last: Member, request: Request, error: ErrorFrame) -> None:
+    async def _lose(self, last: Member, request: Request, failed: dict[int, ErrorFrame]) -> None:
         # The service has logged it already, and told its own handlers.
-        await last.push(error, FrameDirection.UPSTREAM)
+        await last.push([*failed.values()][-1], FrameDirection.UPSTREAM)
         if request.is_open:
             await last.push(LLMFullResponseEndFrame())
-        await self._note_loss(request.said, nobody_answers=True)
+        await self._note_loss(request.said, failed, nobody_answers=True)
 
     async def _ask_in_the_shadow(self, service: int, frame: LLMContextFrame) -> str | None:
         return await self._members[service].ask_in_the_shadow(frame.context, self._timeout_secs)

@@ -351,7 +351,7 @@ class STTFailover(Failover):
         if service is not None:
             self._asked = service
             await self._activate(service)
-        await self._note_loss(None if was_idle else "", nobody_answers=True)
+        await self._note_loss(None if was_idle else "", failed, nobody_answers=True)
         self._bring_back_all(failed)
 
     async def _tell(self, *, saved: bool) -> None:

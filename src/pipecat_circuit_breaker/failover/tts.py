@@ -99,6 +99,8 @@ class TTSFailover(Failover):
             self._roster.prefer(self._voices.index(voice))
         voice.words.begin(text, context_id)
         failed: dict[int, ErrorFrame] = {}
+        # What is reported where nobody speaks: what the active one says of itself, if it was asked.
+        own: Failed | None = None
         is_told = False
         while (service := self._roster.next(failed)) is not None:
             await self._stop_shadow(service)
@@ -120,6 +122,8 @@ class TTSFailover(Failover):
                         yield said
             except Failed as failure:
                 failed[service] = failure.error
+                if own is None or self._voices[service] is voice:
+                    own = failure
                 if failure.has_begun:
                     break
             else:
@@ -131,8 +135,9 @@ class TTSFailover(Failover):
                 await frames.aclose()
         await voice.words.end()
         await self._tell_failures(failed, saved=False, nobody_answers=service is None)
-        await voice.report([*failed.values()][-1])
-        await self._note_loss(text, nobody_answers=service is None)
+        if own is not None:
+            await voice.report(own)
+        await self._note_loss(text, failed, nobody_answers=service is None)
 
     async def stop(self, voice: Voice, stop: Coroutine[Any, Any, None]) -> None:
         """Stop a service; one that may still lend its voice, after the one that speaks.

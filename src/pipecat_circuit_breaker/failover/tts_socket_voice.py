@@ -69,9 +69,7 @@ class SocketVoice(Voice):
         self._request: _Request | None = None
         self._hangs_up = False
         self._append = service.append_to_audio_context
-        self._is_available = service.audio_context_available
         self._create = service.create_audio_context
-        self._remove = service.remove_audio_context
         self._active_id = service.get_active_audio_context_id
         self._reset_active = service.reset_active_audio_context
         self._flush = service.flush_audio
@@ -123,7 +121,7 @@ class SocketVoice(Voice):
                     self.words.hear(said)
                     yield said
         except Failed as failure:
-            await self.report(failure.error)
+            await self.report(failure)
         finally:
             await frames.aclose()
         await self.words.end()

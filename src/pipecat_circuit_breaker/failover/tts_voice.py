@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextvars import ContextVar
@@ -27,7 +28,7 @@ class _Step:
 
     def __init__(self, *, is_shadow: bool) -> None:
         self.is_shadow = is_shadow
-        self.errors: list[ErrorFrame] = []
+        self.errors: list[tuple[ErrorFrame, dict[str, Any]]] = []
         # A task that was born in it, such as one that receives, outlives it.
         self.is_over = False
 
@@ -35,7 +36,8 @@ class _Step:
 _step: ContextVar[_Step | None] = ContextVar("failover_tts_step", default=None)
 
 
-#: A turn may wait for every service, one after the other; pipecat's own limit is 3 s.
+#: A turn may wait for every service, one after the other. pipecat's own limit (3 s), which
+#: counts while nobody is asked, is kept here.
 TURN_TIMEOUT_SECS = 60.0
 
 
@@ -47,7 +49,7 @@ class Speaker(Protocol):
         """Whether another service may be asked at all."""
         ...
 
-    def speak(self, voice: Voice, text: str, context_id: str) -> AsyncIterator[Frame | None]:
+    def speak(self, voice: Voice, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """Speak a text that a service was given."""
         ...
 
@@ -61,13 +63,15 @@ class Failed(Exception):
 
     Parameters:
         error: Why.
+        how: What the service has said of it beside (``force_treat_as_permanent``).
         has_begun: Whether some of it was heard.
     """
 
-    def __init__(self, error: ErrorFrame, *, has_begun: bool) -> None:
+    def __init__(self, error: ErrorFrame, how: dict[str, Any], *, has_begun: bool) -> None:
         """Say why."""
         super().__init__(error.error)
         self.error = error
+        self.how = how
         self.has_begun = has_begun
 
 
@@ -91,6 +95,10 @@ class Voice:
         self._push_error = service.push_error_frame
         self._push = service.push_frame
         self._idle_secs = service._stop_frame_timeout_s
+        self._is_available = service.audio_context_available
+        self._remove = service.remove_audio_context
+        # When each turn is over whose end nobody tells.
+        self._ends: dict[str, asyncio.TimerHandle] = {}
         self._undo: list[Undo] = [
             replace(service, "run_tts", self._run_tts),
             replace(service, "push_error_frame", self._push_error_frame),
@@ -102,13 +110,15 @@ class Voice:
         """Leave the service as it was."""
         while self._undo:
             self._undo.pop()()
+        for context_id in [*self._ends]:
+            self._go_on(context_id)
         self.service._stop_frame_timeout_s = self._idle_secs
 
-    async def report(self, error: ErrorFrame) -> None:
-        """Report an error of whichever service as this one's, which is the one that speaks."""
-        mine = ErrorFrame(error.error, processor=self.service)
-        mine.exception = error.exception
-        await self._push_error(mine)
+    async def report(self, failure: Failed) -> None:
+        """Report a failure of whichever service as this one's, which is the one that speaks."""
+        mine = copy.copy(failure.error)
+        mine.processor = self.service
+        await self._push_error(mine, **failure.how)
 
     def speak_alone(self, text: str, context_id: str) -> AsyncIterator[Frame | None]:
         """Speak a text as the service does without a failover."""
@@ -158,18 +168,18 @@ class Voice:
                         break
                 except Exception as e:
                     if limit.expired():
-                        errors.append(silence)
+                        errors.append((silence, {}))
                     else:
                         error = ErrorFrame(f"{type(e).__name__}: {e}", processor=self.service)
                         error.exception = e
-                        errors.append(error)
+                        errors.append((error, {}))
                 finally:
                     step.is_over = True
                     _step.reset(token)
                 if not errors and isinstance(frame, ErrorFrame):
-                    errors.append(frame)
+                    errors.append((frame, {}))
                 if errors:
-                    raise Failed(errors[0], has_begun=has_begun)
+                    raise Failed(*errors[0], has_begun=has_begun)
                 held.append(frame)
                 has_begun = has_begun or isinstance(frame, TTSAudioRawFrame)
                 while has_begun and held:
@@ -204,15 +214,36 @@ class Voice:
     def _stop_service(self, frame: EndFrame) -> Coroutine[Any, Any, None]:
         return self._speaker.stop(self, self._stop(frame))
 
-    def _run_tts(self, text: str, context_id: str) -> AsyncIterator[Frame | None]:
-        return self._speaker.speak(self, text, context_id)
+    async def _run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+        self._go_on(context_id)
+        frames = self._speaker.speak(self, text, context_id)
+        try:
+            async for frame in frames:
+                yield frame
+        finally:
+            await frames.aclose()
+            if self.service._stop_frame_timeout_s > self._idle_secs:
+                self._ends[context_id] = asyncio.get_running_loop().call_later(
+                    self._idle_secs, self._end_in_silence, context_id
+                )
+
+    def _go_on(self, context_id: str) -> None:
+        """Note that there is more to say in a turn."""
+        if (end := self._ends.pop(context_id, None)) is not None:
+            end.cancel()
+
+    def _end_in_silence(self, context_id: str) -> None:
+        # As pipecat would, but that it would not know that the next service is being asked.
+        del self._ends[context_id]
+        if self._is_available(context_id):
+            self.service.create_task(self._remove(context_id))
 
     async def _push_error_frame(self, error: ErrorFrame, *args: Any, **kwargs: Any) -> None:
         step = _step.get()
         if step is None or step.is_over:
             await self._push_error(error, *args, **kwargs)
         else:
-            step.errors.append(error)
+            step.errors.append((error, kwargs))
 
     def _push_frame(self, frame: Frame, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
         step = _step.get()
@@ -235,8 +266,7 @@ class HttpVoice(Voice):
         """Stand at the service from now on."""
         super().__init__(service, speaker)
         if hasattr(service, "_record_context_audio_outcome"):  # 1.8.0
-            # It would call a turn silent while the next service is being asked, and
-            # wait as long for a turn of which nothing was spoken.
+            # It would call a turn silent while the next service is being asked.
             service._stop_frame_timeout_s = max(self._idle_secs, TURN_TIMEOUT_SECS)
             self._complete = service.on_turn_context_completed
             self._undo.append(
