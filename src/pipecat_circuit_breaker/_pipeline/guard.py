@@ -183,7 +183,9 @@ class Guard:
         if self.fleet is not None:
             return
         try:
-            self.fleet = self._breaker.shared = fleet.join(self._over_in_fleet)
+            self.fleet = self._breaker.shared = fleet.join(
+                one_line(self.worker.name, 64), self._over_in_fleet
+            )
         except Exception as e:
             self._report("joining the fleet", e)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from loguru import logger
+from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker._core.origin import Origin
@@ -21,7 +22,7 @@ from pipecat_circuit_breaker.fleet.link import Link
 from pipecat_circuit_breaker.fleet.outbox import Outbox, Settlement
 from pipecat_circuit_breaker.fleet.params import FleetParams
 from pipecat_circuit_breaker.fleet.record import MAX_COOLDOWN_SECS, MIN_WAIT_SECS, Outage
-from pipecat_circuit_breaker.fleet.sharing import Failure, key_of, service_name
+from pipecat_circuit_breaker.fleet.sharing import Failure, is_result, key_of, service_name
 from pipecat_circuit_breaker.fleet.snapshot import Snapshot
 
 #: Origins of which a bot knows what the fleet calls them.
@@ -137,19 +138,51 @@ class View:
             self._asked.clear()
             self._on_left(self)
 
-    def learn(self, origin: Origin, failure: Failure) -> None:
+    def learn(
+        self,
+        origin: Origin,
+        processor: FrameProcessor,
+        *,
+        category: str | None = None,
+        exception: BaseException | None = None,
+        by_delivery: bool = False,
+    ) -> bool:
         """Note what a failure is called in the fleet, when it is seen first.
 
         Args:
             origin: What has failed.
-            failure: The same, for who decides whether it is shared.
+            processor: Which processor that is.
+            category: See :class:`~pipecat_circuit_breaker.fleet.Failure`.
+            exception: See there.
+            by_delivery: See there. A channel fails in more ways than one, so it is
+                asked of each whether it is shared.
+
+        Returns:
+            Whether the fleet is concerned.
         """
-        if self._has_left or origin in self._keys:
-            return
-        self._keys[origin] = self._key(failure)
-        if len(self._keys) > MAX_ORIGINS:
-            oldest, _ = self._keys.popitem(last=False)
-            self._asked.discard(oldest)
+        if self._has_left:
+            return False
+        if by_delivery or origin not in self._keys:
+            failure = Failure(
+                processor,
+                kind=origin.kind,
+                where=origin.where,
+                category=category,
+                exception=exception,
+                by_delivery=by_delivery,
+            )
+            key = self._key(failure)
+            if by_delivery and key is None:
+                return False
+            self._keys[origin] = key
+            if len(self._keys) > MAX_ORIGINS:
+                oldest, _ = self._keys.popitem(last=False)
+                self._asked.discard(oldest)
+        return self._keys[origin] is not None
+
+    def is_result(self, processor: FrameProcessor, frame: Frame) -> bool:
+        """Whether a frame shows that a service works, see :func:`sharing.is_result`."""
+        return is_result(processor, frame)
 
     def knows(self, origin: Origin) -> float | None:
         """Whether an outage of the fleet goes on that a failure belongs to.
@@ -177,12 +210,18 @@ class View:
             votes: Whether the bot's own evidence has opened the circuit.
         """
         if (key := self._keys.get(origin)) is not None:
+            self._asked.add(origin)
             self._tell(key, votes=votes)
 
     def worked(self, origin: Origin) -> None:
         """Tell the fleet that something works which has failed before."""
         if (key := self._keys.get(origin)) is not None:
             self._try_out(key, success=True)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether what is known may be used."""
+        return self._link.is_connected
 
     def is_out(self, service: FrameProcessor) -> bool:
         """Whether an outage of the fleet goes on that concerns a service."""
