@@ -241,7 +241,9 @@ class STTFailover(Failover):
             return
         await self._tell(saved=True)
         if self._is_avoided(self._asked):
-            # Another bot has found out, so nothing has to be lost for it here.
+            # Another bot has found out, so nothing has to be lost for it here. It has heard
+            # the beginning, which a VAD notices late.
+            self._listeners[self._asked].note_leftovers()
             self._bring_back_all([self._asked])
             self._look_for_another()
             return
