@@ -395,7 +395,7 @@ class STTFailover(Failover):
                     f"{self}: {listener.service} still fails: {one_line(error.error, 200)}"
                 )
                 self._roster.fail(service)
-                self._tell_fleet_failed(service, None)
+                self._tell_fleet_failed(service, self._failed_as.get(service))
                 continue
             waits = (self._has_vad or not self._is_lost) and not self._pause.is_set()
             if waits:
