@@ -271,11 +271,17 @@ class Fleet(BaseObject):
             outages=[self._status_of(outage) for outage in self.outages],
         )
 
-    def join(self, bot: str, on_closed: Callable[[frozenset[Origin]], None]) -> View:
+    def join(
+        self,
+        bot: str,
+        on_changed: Callable[[], None],
+        on_closed: Callable[[frozenset[Origin]], None],
+    ) -> View:
         """Let a bot take part; its breaker does.
 
         Args:
             bot: The bot's name.
+            on_changed: Called when an outage has begun or is over.
             on_closed: Called with the origins that it has asked about when their
                 outage is over.
 
@@ -294,6 +300,7 @@ class Fleet(BaseObject):
             name=name,
             # Within one process a bot has a vote: three processes never come together.
             instance=instance if self._is_shared else one_line(f"{bot} {name}", 64),
+            on_changed=on_changed,
             on_closed=on_closed,
             on_left=self._leave,
             clock=self._clock,
@@ -334,6 +341,8 @@ class Fleet(BaseObject):
                 case "opened":
                     level = "WARNING" if first else "DEBUG"
                     logger.log(level, f"{self}: an outage of the fleet has begun: {outage.key}")
+                    for view in [*self._views]:
+                        view.changed()
                     await self._call_event_handler("on_fleet_outage_opened", outage, first)
                 case "changed":
                     await self._call_event_handler("on_fleet_outage_changed", outage)
@@ -342,6 +351,7 @@ class Fleet(BaseObject):
                     logger.log(level, f"{self}: an outage of the fleet is over: {outage.key}")
                     for view in [*self._views]:
                         view.closed(outage.key)
+                        view.changed()
                     await self._call_event_handler("on_fleet_outage_closed", outage, first)
 
     async def _get_connected(self) -> None:

@@ -117,6 +117,14 @@ class Snapshot:
             return []
         return [outage for outage in self.outages if outage.key.startswith(f"{service}: ")]
 
+    def over_of(self, service: str) -> list[Outage]:
+        """The outages of one service that were over within a minute."""
+        return [
+            known.outage
+            for key, known in self._records.items()
+            if known.outage.is_over and key.startswith(f"{service}: ")
+        ]
+
     def is_due(self, outage: Outage) -> bool:
         """Whether it is time to see whether an outage is over, and nobody does so now."""
         now = self.now
