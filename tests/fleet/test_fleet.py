@@ -178,7 +178,7 @@ async def test_a_listener_that_raises_changes_nothing_for_others(start, store):
         handlers = process.fleet._event_handlers[f"on_fleet_outage_{event}"].handlers
         handlers.reverse()
     process.join()
-    bad = process.fleet.join("bad", raises)
+    bad = process.fleet.join("bad", raises, raises)
     origin = process.origin()
     bad._keys.update(process.view._keys)
     await turns()
@@ -595,7 +595,7 @@ async def test_a_bot_that_comes_as_it_goes_down_is_served(start, store, time):
 
 async def test_a_view_that_leaves_twice_leaves_once(start, store, time):
     process = await start()
-    other = process.fleet.join("other", lambda origins: None)
+    other = process.fleet.join("other", lambda: None, lambda origins: None)
     process.view.leave()
     process.view.leave()
     assert process.fleet.status()["bots"] == 1

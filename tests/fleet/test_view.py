@@ -11,7 +11,7 @@ from loguru import logger
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker._core.origin import Origin
-from pipecat_circuit_breaker.fleet import Failure, Fleet, FleetParams, Lease, ModeSet
+from pipecat_circuit_breaker.fleet import Fleet, FleetParams, Lease, ModeSet
 from pipecat_circuit_breaker.fleet.store import Answer, Knowledge, StoreUnavailable
 from pipecat_circuit_breaker.fleet.view import SecondLooks
 
@@ -107,7 +107,7 @@ async def test_by_default_a_processor_of_the_applications_own_is_not_shared(proc
 
     own = Own()
     origin = Origin.of(own, "ValueError")
-    view.learn(origin, Failure(own, "ValueError"))
+    assert not view.learn(origin, own)
     view.failed(origin, votes=True)
     await turns()
     assert store.reports == []
@@ -165,7 +165,7 @@ async def test_a_bot_remembers_256_origins_the_latest(process, view, store):
 
 
 async def test_what_it_tells_has_the_bots_own_name(process, store):
-    other = process.fleet.join("other", lambda origins: None)
+    other = process.fleet.join("other", lambda: None, lambda origins: None)
     process.fail()
     other._keys.update(process.view._keys)
     other.failed(process.origin(), votes=False)
@@ -181,7 +181,7 @@ async def test_one_who_has_left_tells_nothing(process, view, store):
     origin = process.origin()
     view.leave()
     view.failed(origin, votes=True)
-    view.learn(origin, Failure(process.service, "ConnectError", "here"))
+    view.learn(origin, process.service)
     view.failed(origin, votes=True)
     await turns()
     assert store.reports == []
@@ -369,9 +369,9 @@ async def test_with_too_long_in_between_it_is_none(process, view, store, time):
 
 
 async def test_another_bot_of_the_process_confirms_it(process, view, store, time):
-    other = process.fleet.join("other", lambda origins: None)
+    other = process.fleet.join("other", lambda: None, lambda origins: None)
     origin = process.origin()
-    other.learn(origin, Failure(process.service, "ConnectError", "here"))
+    other.learn(origin, process.service)
     view.service_failed(process.service, origin)
     await time.pass_(2)
     other.service_failed(process.service, origin)
@@ -381,7 +381,7 @@ async def test_another_bot_of_the_process_confirms_it(process, view, store, time
 
 async def test_a_failure_that_is_not_shared_confirms_nothing(process, view, store, time):
     bad = Origin.of(process.service, "invalid_request")
-    view.learn(bad, Failure(process.service, "invalid_request", category="invalid_request"))
+    view.learn(bad, process.service, category="invalid_request")
     view.service_failed(process.service, bad)
     view.service_failed(process.service, process.origin())
     await time.pass_(2)
@@ -568,8 +568,8 @@ async def test_within_one_process_each_bot_has_a_vote(time, monkeypatch):
     service = Voice()
     origin = Origin.of(service, "ConnectError", where="here")
     for _ in range(3):
-        view = fleet.join("bot", lambda origins: None)
-        view.learn(origin, Failure(service, "ConnectError", "here"))
+        view = fleet.join("bot", lambda: None, lambda origins: None)
+        view.learn(origin, service)
         await turns()
         assert fleet.outages == ()
         view.failed(origin, votes=True)
