@@ -282,6 +282,19 @@ async def test_an_outcome_of_which_the_lease_is_of_another_generation_is_not_tol
     assert "lease" in store.log and "settle" not in store.log
 
 
+async def test_an_outcome_is_told_when_the_store_is_back(start, store, time):
+    process = await start(min_instances=1)
+    process.fail()
+    await time.pass_(3)
+    store.faults["settle"] = StoreUnavailable("gone")
+    process.view.worked(process.origin())
+    await time.pass_(5)
+    store.faults.clear()
+    await time.pass_(2)
+    assert store.records[KEY].ending == "recovered"
+    assert process.told[-1] == ("closed", KEY, True) or process.told[-2] == ("closed", KEY, True)
+
+
 async def test_where_somebody_has_said_so_nothing_is_told(start, store, time):
     process = await start(min_instances=1)
     store.put(ModeSet(mode="disabled", who="ada", at=store.now))
@@ -368,6 +381,25 @@ async def test_whatever_fails_bots_go_on_alone_and_are_back(start, store, time, 
     await time.pass_(4)
     assert process.fleet.is_connected
     assert process.told.count("alone") == process.told.count("connected") - 1
+
+
+async def test_it_is_not_said_again_at_each_call(start, store, time, log):
+    process = await start()
+    for _ in range(3):
+        process.view.leave()
+        await time.pass_(LINGER_SECS + 1)
+        process.join()
+        await time.pass_(3)
+    store.faults["news"] = StoreUnavailable("gone")
+    store.drop_connections()
+    for _ in range(3):
+        process.view.leave()
+        await time.pass_(LINGER_SECS + 3)
+        process.join()
+        await time.pass_(3)
+    said = [level for level, _ in log if level != "DEBUG"]
+    assert said == ["INFO", "WARNING"]
+    assert process.told == ["connected"] * 4 + ["alone"]
 
 
 async def test_a_store_that_raises_what_it_must_not_is_reported_once(start, store, time, log):

@@ -209,7 +209,7 @@ class Link:
         if before is not None:
             # It is just letting go of the store.
             await asyncio.wait({before}, timeout=2 * CLOSE_SECS)
-        self._is_connected, self._alone_reason = False, None
+        self._is_connected = False
         try:
             await self._stay_connected(end)
         except Exception as e:
@@ -349,7 +349,7 @@ class Link:
         outage = answer.outage
         if answer.did and outage is not None and outage.generation == evidence.generation:
             until = self._clock() + params.lease_secs
-            await self._tell(
+            self._outbox.settle(
                 Settlement(evidence.key, token, outage.generation, evidence.success, until)
             )
 
