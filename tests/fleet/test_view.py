@@ -576,3 +576,58 @@ async def test_within_one_process_each_bot_has_a_vote(time, monkeypatch):
     await turns()
     assert [o.key for o in fleet.outages] == [KEY]
     await fleet.close()
+
+
+async def test_a_bot_may_ask_whether_another_has_seen_a_service_work_again(
+    process, view, store, time
+):
+    assert not view.came_back(process.service, 10)
+    store.put(outage(generation=1, at=store.now))
+    await turns()
+    over = {"state": "closed", "closed_at": store.now, "ending": "recovered"}
+    other = outage("Voice: other in here", at=store.now)
+    store.put(other)
+    store.put(outage(generation=2, **over))
+    await turns()
+    assert not view.came_back(process.service, 10)
+    store.put(other.model_copy(update={**over, "ending": "by_hand", "generation": 1}))
+    await turns()
+    assert view.came_back(process.service, 10)
+    assert not view.came_back(Other(), 10)
+    await time.pass_(10)
+    assert not view.came_back(process.service, 10)
+
+
+class Other(Voice):
+    pass
+
+
+async def test_a_bot_is_told_that_something_has_begun_or_is_over(process, store):
+    told = []
+    process.fleet.join("other", lambda: told.append("changed"), lambda origins: None)
+    store.put(outage(state="suspected"))
+    await turns()
+    assert told == []
+    store.put(outage(generation=1))
+    store.put(outage(generation=1, failures=9))
+    await turns()
+    assert told == ["changed"]
+    store.put(outage(state="closed", generation=2))
+    await turns()
+    assert told == ["changed"] * 2
+
+
+async def test_of_a_channel_each_failure_is_asked_for(store, time):
+    shared = [True, False]
+    process = Process(store, time, share=lambda failure: shared[failure.exception is None])
+    process.join()
+    origin = Origin.of(process.service, "channel down")
+    how = {"by_delivery": True}
+    assert not process.view.learn(origin, process.service, **how)
+    assert process.view.learn(origin, process.service, exception=OSError(), **how)
+    assert not process.view.learn(origin, process.service, **how)
+    # What was shared once is not forgotten by one that is not.
+    process.view.failed(origin, votes=True)
+    await turns()
+    assert len(store.reports) == 1
+    await process.fleet.close()
