@@ -1,9 +1,12 @@
 """A fleet's one task: connected, alone, and back; who is first; and how it ends."""
 
 import asyncio
+import contextvars
 import gc
 import math
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from fleet_parts import AHEAD, KEY, FakeStore, Process, Time, Voice, outage, turns
@@ -81,8 +84,6 @@ async def test_it_may_be_started_before_any_bot(start, store, time):
 
 
 async def test_its_task_knows_nothing_of_the_bot_that_started_it(start, store):
-    import contextvars
-
     ours = contextvars.ContextVar("ours", default=None)
     seen = []
     process = await start(joins=False)
@@ -860,3 +861,14 @@ async def test_what_is_open_by_hand_waits_for_no_probe(start, store):
 def test_its_settings_can_be_read(time):
     params = FleetParams(name="other")
     assert Fleet(store=FakeStore(time), params=params).params is params
+
+
+def test_without_a_url_redis_is_not_even_looked_for():
+    code = (
+        "import sys; sys.modules['redis'] = None\n"
+        "from pipecat_circuit_breaker.fleet import Fleet, FleetParams\n"
+        "import fleet_parts as parts\n"
+        "time = parts.Time(); Fleet(store=parts.FakeStore(time))\n"
+    )
+    folder = Path(__file__).parent
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=60)
