@@ -67,8 +67,8 @@ def outage(key=KEY, state="open", at=AHEAD, **fields):
 class FakeStore:
     """Keeps records in a dictionary; fails, or hangs, as a test says.
 
-    `faults` holds for each method what it raises, or "hang", or "deaf": hangs and
-    swallows being cancelled, as redis-py does on Python 3.11.
+    `faults` holds for each method what it raises, or "slow": takes a second, or
+    "hang", or "deaf": hangs and swallows being cancelled, as redis-py does on Python 3.11.
     """
 
     def __init__(self, time):
@@ -188,6 +188,8 @@ class FakeStore:
         match self.faults.get(method):
             case None:
                 return
+            case "slow":
+                await self._time.sleep(1.0)
             case "hang":
                 await self.released.wait()
             case "deaf":

@@ -173,10 +173,10 @@ class Link:
             return
         if not end.done():
             end.set_result(None)
-        await asyncio.wait({task}, timeout=CLOSE_SECS)
+        await self._within(CLOSE_SECS, task)
         if not task.done():
             task.cancel()
-            await asyncio.wait({task}, timeout=CLOSE_SECS)
+            await self._within(CLOSE_SECS, task)
 
     async def lease(self, key: str, timeout_secs: float) -> tuple[str, Answer] | None:
         """Ask to be the one that probes; None where the store does not answer in time."""
@@ -208,7 +208,7 @@ class Link:
     async def _run(self, end: asyncio.Future[None], before: asyncio.Task[None] | None) -> None:
         if before is not None:
             # It is just letting go of the store.
-            await asyncio.wait({before}, timeout=2 * CLOSE_SECS)
+            await self._within(2 * CLOSE_SECS, before)
         try:
             await self._stay_connected(end)
         except Exception as e:
