@@ -473,6 +473,18 @@ async def test_a_store_that_can_only_be_read_is_none(start, store, time):
     assert process.told == ["connected", "alone"]
 
 
+async def test_so_is_one_that_is_full_when_the_probe_is_due(start, store, time):
+    process = await start(min_instances=1)
+    process.fail()
+    await time.pass_(3)
+    for method in ("lease", "report", "settle"):
+        store.faults[method] = StoreUnavailable("OOM")
+    for _ in range(300):
+        process.fail(votes=False)
+        await time.pass_(0.1)
+    assert [told for told in process.told if "opened" not in told] == ["connected", "alone"]
+
+
 async def test_failures_told_to_nobody_are_told_when_the_store_is_back(start, store, time):
     process = await start(min_instances=1)
     store.faults["news"] = store.faults["report"] = StoreUnavailable("gone")
