@@ -474,4 +474,8 @@ def _reason(error: BaseException) -> str:
         return str(error)
     if isinstance(error, ResponseError) and (code := _CODE.search(str(error))):
         return code[1]
-    return _CODES.get(type(error).__name__, type(error).__name__)
+    # What went wrong while connecting is the cause of a plain ConnectionError.
+    for one in (error.__cause__, error):
+        if (name := type(one).__name__) in _CODES:
+            return _CODES[name]
+    return type(error).__name__
