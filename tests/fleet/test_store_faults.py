@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import re
 import time
 
 import pytest
@@ -11,7 +10,9 @@ import redis.asyncio
 import servers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 
 from pipecat_circuit_breaker.fleet import redis as redis_store
 from pipecat_circuit_breaker.fleet import rules
@@ -182,6 +183,19 @@ async def test_news_end_with_their_connection():
                 await asyncio.wait_for(anext(news), 2)
 
 
+async def test_a_client_that_connects_anew_by_itself_may_have_lost_news(redis7):
+    def factory():
+        return redis.asyncio.Redis.from_url(redis7.url, retry=Retry(NoBackoff(), 3))
+
+    store = RedisStore(factory, "test")
+    async with store.news() as news:
+        with redis7.client() as client:
+            client.client_kill_filter(_type="pubsub")
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(anext(news), 2)
+    await store.close()
+
+
 async def test_a_subscription_that_hangs_is_noticed(redis7, monkeypatch):
     monkeypatch.setattr(redis_store, "_PING_SECS", 0.05)
     async with a_store(redis7) as store, store.news() as news:
@@ -265,11 +279,10 @@ async def test_a_client_that_cannot_be_made_is_unavailable():
 
 
 def documented_rules():
-    line = re.search(r"ACL SETUSER pcb on >SECRET(.*?)\n\"\"\"", RULES, re.DOTALL)
-    return line[1].replace("NAME", "test").split()
+    return redis_store.__doc__.partition(">SECRET")[2].replace("NAME", "test").split()
 
 
-RULES = redis_store.__doc__ + '\n"""'
+COMMANDS = [rule for rule in documented_rules() if rule.startswith("+")]
 
 
 async def everything(url):
@@ -278,19 +291,38 @@ async def everything(url):
         async with store.news() as news:
             await report(store)
             assert (await anext(news)).is_open
+            await asyncio.sleep(0.1)  # A ping.
+            await report(store, key="TTS: other")
+            assert (await anext(news)).key == "TTS: other"
             await store.lease(KEY, "pod-1", "t", 5.0)
             await store.settle(KEY, "t", 1, success=True, waits=(1.0,))
             await store.set_mode("observe", "eva", "", 5.0)
             await store.read()
-            # Makes a refused HDEL and HGET visible.
-            await store._ask("drop", dict, b"nothing", b"")
+            await store._ask("drop", dict, KEY, records_of(await store._ask("read", dict))[KEY])
     finally:
         await store.close()
 
 
-async def test_the_documented_permissions_are_enough(any_server):
+def records_of(reply):
+    fields = [text.decode() for text in reply[3]]
+    return dict(zip(fields[::2], fields[1::2], strict=True))
+
+
+async def test_the_documented_permissions_are_enough(any_server, monkeypatch):
+    monkeypatch.setattr(redis_store, "_PING_SECS", 0.03)
     any_server.flush()
+    any_server.flush_scripts()
     await everything(any_server.allow("pcb", "secret", *documented_rules()))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_each_of_the_documented_permissions_is_needed(any_server, command, monkeypatch):
+    monkeypatch.setattr(redis_store, "_PING_SECS", 0.03)
+    any_server.flush()
+    any_server.flush_scripts()
+    url = any_server.allow("pcb", "secret", *documented_rules(), f"-{command[1:]}")
+    with pytest.raises(StoreUnavailable, match="NOPERM"):
+        await everything(url)
 
 
 async def test_whoever_has_no_permission_is_told_so_without_the_password(any_server):
