@@ -6,8 +6,18 @@
 
 """What one bot finds out, every bot knows."""
 
+from pipecat_circuit_breaker.fleet.fleet import Fleet, FleetStatus, OutageStatus
 from pipecat_circuit_breaker.fleet.params import FleetParams
 from pipecat_circuit_breaker.fleet.record import Lease, ModeSet, Outage
 from pipecat_circuit_breaker.fleet.sharing import Failure
 
-__all__ = ["Failure", "FleetParams", "Lease", "ModeSet", "Outage"]
+__all__ = [
+    "Failure",
+    "Fleet",
+    "FleetParams",
+    "FleetStatus",
+    "Lease",
+    "ModeSet",
+    "Outage",
+    "OutageStatus",
+]

@@ -144,6 +144,11 @@ class Outage(BaseModel):
         """Whether it goes on."""
         return self.state == "open"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether this is the tombstone of one that is over."""
+        return self.state == "closed"
+
 
 class ModeSet(BaseModel):
     """What somebody wants the bots to do with what the fleet knows.

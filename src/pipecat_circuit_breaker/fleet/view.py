@@ -1,0 +1,316 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""What one bot's pipeline asks its fleet, and tells it: without waiting."""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from loguru import logger
+from pipecat.processors.frame_processor import FrameProcessor
+
+from pipecat_circuit_breaker._core.origin import Origin
+from pipecat_circuit_breaker._core.text import one_line
+from pipecat_circuit_breaker.fleet.link import Link
+from pipecat_circuit_breaker.fleet.outbox import Outbox, Settlement
+from pipecat_circuit_breaker.fleet.params import FleetParams
+from pipecat_circuit_breaker.fleet.record import (
+    MAX_COOLDOWN_SECS,
+    MIN_WAIT_SECS,
+    FleetMode,
+    Outage,
+)
+from pipecat_circuit_breaker.fleet.sharing import Failure, key_of, service_name
+from pipecat_circuit_breaker.fleet.snapshot import Snapshot
+
+#: Origins of which a bot knows what the fleet calls them.
+MAX_ORIGINS = 256
+
+#: Services of which a process knows when they failed.
+MAX_SERVICES = 256
+
+#: Seconds that asking for the leases of a probe may take in all.
+LEASE_SECS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A request that may be made to see whether a service works again.
+
+    Parameters:
+        leases: Key, token and generation of each outage that its outcome decides.
+        until: When the first of the leases runs out, on the clock of the process.
+    """
+
+    leases: tuple[tuple[str, str, int], ...]
+    until: float
+
+
+class SecondLooks:
+    """Which services have failed twice in a row in this process.
+
+    One failed request of a service that another stands in for is no news to a
+    fleet; a second one with no answer in between confirms it.
+    """
+
+    def __init__(self, within_secs: float, clock: Callable[[], float]) -> None:
+        """Initialize it with no service that has failed.
+
+        Args:
+            within_secs: Seconds within which the second has to come.
+            clock: Monotonic seconds.
+        """
+        self._within_secs = within_secs
+        self._clock = clock
+        self._failed_at: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many services have failed and not worked since."""
+        return len(self._failed_at)
+
+    def fail(self, service: str) -> bool:
+        """Note a failure; True where it confirms another."""
+        before = self._failed_at.pop(service, -math.inf)
+        self._failed_at[service] = self._clock()
+        if len(self._failed_at) > MAX_SERVICES:
+            self._failed_at.popitem(last=False)
+        return self._clock() - before <= self._within_secs
+
+    def work(self, service: str) -> None:
+        """Note an answer."""
+        self._failed_at.pop(service, None)
+
+
+class View:
+    """What one bot sees of its fleet. Nothing here waits but :meth:`probe`."""
+
+    def __init__(
+        self,
+        params: FleetParams,
+        link: Link,
+        snapshot: Snapshot,
+        outbox: Outbox,
+        looks: SecondLooks,
+        *,
+        name: str,
+        instance: str,
+        on_closed: Callable[[frozenset[Origin]], None],
+        on_left: Callable[["View"], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Initialize a view; :meth:`Fleet.join` does.
+
+        Args:
+            params: The fleet's.
+            link: Who talks to the store.
+            snapshot: What is known.
+            outbox: What is to be told.
+            looks: Those of the process.
+            name: The bot's, unique in the fleet.
+            instance: On whose account its votes go.
+            on_closed: Called with the origins that it has asked about when their
+                outage is over.
+            on_left: Called once when it leaves.
+            clock: Monotonic seconds.
+        """
+        self._params = params
+        self._link = link
+        self._snapshot = snapshot
+        self._outbox = outbox
+        self._looks = looks
+        self._name = name
+        self._instance = instance
+        self._on_closed = on_closed
+        self._on_left = on_left
+        self._clock = clock
+        self._keys: OrderedDict[Origin, str | None] = OrderedDict()
+        self._asked: set[Origin] = set()
+        self._faults: set[str] = set()
+        self._has_left = False
+
+    def leave(self) -> None:
+        """Neither ask nor tell any more: the pipeline is over."""
+        if not self._has_left:
+            self._has_left = True
+            self._keys.clear()
+            self._asked.clear()
+            self._on_left(self)
+
+    def learn(self, origin: Origin, failure: Failure) -> None:
+        """Note what a failure is called in the fleet, when it is seen first.
+
+        Args:
+            origin: What has failed.
+            failure: The same, for who decides whether it is shared.
+        """
+        if self._has_left or origin in self._keys:
+            return
+        self._keys[origin] = self._key(failure)
+        if len(self._keys) > MAX_ORIGINS:
+            oldest, _ = self._keys.popitem(last=False)
+            self._asked.discard(oldest)
+
+    def knows(self, origin: Origin) -> float | None:
+        """Whether an outage of the fleet goes on that a failure belongs to.
+
+        Returns:
+            Seconds until anybody looks whether it is over, 1 to 60; None where
+            nothing is known, the store does not answer, or somebody has said
+            that bots are not to act on it.
+        """
+        key = self._keys.get(origin)
+        outage = None if key is None or not self._acts else self._snapshot.open_at(key)
+        if outage is None:
+            return None
+        self._asked.add(origin)
+        now = self._snapshot.now
+        if outage.is_by_hand or outage.probe_at is None or now is None:
+            return MAX_COOLDOWN_SECS
+        return min(MAX_COOLDOWN_SECS, max(MIN_WAIT_SECS, outage.probe_at - now))
+
+    def failed(self, origin: Origin, *, votes: bool) -> None:
+        """Tell the fleet of a failure of a circuit that is open.
+
+        Args:
+            origin: What has failed.
+            votes: Whether the bot's own evidence has opened the circuit.
+        """
+        if (key := self._keys.get(origin)) is not None:
+            self._tell(key, votes=votes)
+
+    def worked(self, origin: Origin) -> None:
+        """Tell the fleet that something works which has failed before."""
+        if (key := self._keys.get(origin)) is not None:
+            self._try_out(key, success=True)
+
+    def is_out(self, service: FrameProcessor) -> bool:
+        """Whether an outage of the fleet goes on that concerns a service."""
+        return bool(self._acts and self._outages(service))
+
+    def may_probe_soon(self, service: FrameProcessor) -> bool:
+        """Whether it is time to see whether a service works again, and nobody does so now."""
+        return self._acts and any(map(self._snapshot.is_due, self._outages(service)))
+
+    async def probe(self, service: FrameProcessor) -> Probe | None:
+        """Ask to be the one of the fleet that probes; a second at most.
+
+        Not to be awaited where frames have to wait for it.
+
+        Returns:
+            What :meth:`settle` needs; None where another one probes, or the store
+            does not answer.
+        """
+        begun, leases = self._clock(), []
+        for outage in self._outages(service) if self._acts else ():
+            left = LEASE_SECS - (self._clock() - begun)
+            if left <= 0 or self._has_left:
+                break
+            if not self._snapshot.is_due(outage):
+                continue
+            lease = await self._link.lease(outage.key, left)
+            if lease is None:
+                break
+            token, answer = lease
+            if answer.did and answer.outage is not None:
+                leases.append((outage.key, token, answer.outage.generation))
+        if not leases:
+            return None
+        return Probe(tuple(leases), begun + self._params.lease_secs)
+
+    def settle(self, probe: Probe, *, success: bool) -> None:
+        """Tell the fleet what became of a probe.
+
+        Args:
+            probe: As it was granted.
+            success: True ends the outages that it was for; False takes their next wait.
+        """
+        for key, token, generation in probe.leases:
+            self._outbox.settle(Settlement(key, token, generation, success, probe.until))
+        self._link.wake()
+
+    def service_failed(self, service: FrameProcessor, origin: Origin) -> None:
+        """Tell the fleet that a service which another stands in for has failed a request.
+
+        Args:
+            service: The service.
+            origin: How it has failed.
+        """
+        name = self._service(service)
+        key = self._keys.get(origin)
+        if name is not None and key is not None:
+            self._tell(key, votes=self._looks.fail(name))
+
+    def service_worked(self, service: FrameProcessor) -> None:
+        """Note that a service which another can stand in for has answered a request."""
+        if not self._looks and not self._snapshot.is_any_open:
+            return
+        if (name := self._service(service)) is not None:
+            self._looks.work(name)
+            for outage in self._snapshot.open_of(name):
+                self._try_out(outage.key, success=True)
+
+    def closed(self, key: str) -> None:
+        """Have circuits closed that were opened since an outage of the fleet was known."""
+        over = frozenset(origin for origin in self._asked if self._keys.get(origin) == key)
+        self._asked -= over
+        if not over:
+            return
+        try:
+            self._on_closed(over)
+        except Exception as e:
+            self._report_fault("closing circuits", e)
+
+    @property
+    def _acts(self) -> bool:
+        return self._link.is_connected and self._mode == "guard"
+
+    @property
+    def _mode(self) -> FleetMode:
+        return self._snapshot.mode.mode
+
+    def _outages(self, service: FrameProcessor) -> list[Outage]:
+        if not self._snapshot.is_any_open or (name := self._service(service)) is None:
+            return []
+        return self._snapshot.open_of(name)
+
+    def _tell(self, key: str, *, votes: bool) -> None:
+        if self._has_left or self._mode == "disabled":
+            return
+        if self._outbox.fail(key, self._instance, self._name, votes=votes):
+            self._link.wake()
+        self._try_out(key, success=False)
+
+    def _try_out(self, key: str, *, success: bool) -> None:
+        outage = self._snapshot.open_at(key)
+        if outage is None or not self._link.is_connected or self._mode == "disabled":
+            return
+        if self._outbox.try_out(outage, success=success):
+            self._link.wake()
+
+    def _key(self, failure: Failure) -> str | None:
+        try:
+            if not self._params.share(failure):
+                return None
+        except Exception as e:
+            self._report_fault("`share`", e)
+            return None
+        service = self._service(failure.processor)
+        return None if service is None else key_of(service, failure.kind, failure.where)
+
+    def _service(self, processor: FrameProcessor) -> str | None:
+        try:
+            return service_name(processor, self._params.label(processor))
+        except Exception as e:
+            self._report_fault("`label`", e)
+            return None
+
+    def _report_fault(self, what: str, e: Exception) -> None:
+        if what not in self._faults:
+            self._faults.add(what)
+            logger.error(f"{what} failed, nothing is shared: {one_line(repr(e), 200)}")
