@@ -60,31 +60,11 @@ class _UrlFirst(click.Group):
         return super().parse_args(ctx, args)
 
 
-class _AddressType(click.ParamType):
-    name = "url"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Address:
-        try:
-            return Address(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _Words(click.ParamType):
-    """A short text that all who watch the fleet will see."""
-
-    name = "text"
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        words = str(value).strip()
-        if not words or not words.isprintable() or len(words) > self._most:
-            self.fail(f"expected 1 to {self._most} characters on one line", param, ctx)
-        return words
+def _address(context: click.Context, parameter: click.Parameter, url: str | None) -> Address | None:
+    try:
+        return None if url is None else Address(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="URL") from error
 
 
 def _params(context: click.Context, parameter: click.Parameter, name: str) -> FleetParams:
@@ -93,6 +73,18 @@ def _params(context: click.Context, parameter: click.Parameter, name: str) -> Fl
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise click.BadParameter(said) from error
+
+
+def _words(most: int) -> Callable[[click.Context, click.Parameter, str], str]:
+    """Take a short text that all who watch the fleet will see."""
+
+    def words(context: click.Context, parameter: click.Parameter, text: str) -> str:
+        text = text.strip()
+        if not text or not text.isprintable() or len(text) > most:
+            raise click.BadParameter(f"expected 1 to {most} characters on one line")
+        return text
+
+    return words
 
 
 @dataclass(frozen=True)
@@ -126,12 +118,12 @@ class _Fleet:
 
 _who = click.option(
     "--who",
-    type=_Words(WHO_CHARS),
+    callback=_words(WHO_CHARS),
     default=lambda: one_line(_login(), WHO_CHARS),
     show_default="your login name",
     help="Who says so.",
 )
-_why = click.option("--why", type=_Words(WHY_CHARS), required=True, help="And why.")
+_why = click.option("--why", callback=_words(WHY_CHARS), required=True, help="And why.")
 _hours = click.option(
     "--hours",
     type=click.FloatRange(0, 24, min_open=True),
@@ -147,7 +139,7 @@ _hours = click.option(
     options_metavar="URL [OPTIONS]",
     subcommand_metavar="[COMMAND]",
 )
-@click.option("--url", type=_AddressType(), envvar="PIPECAT_FLEET_URL", hidden=True)
+@click.option("--url", callback=_address, envvar="PIPECAT_FLEET_URL", hidden=True)
 @click.option(
     "--name",
     "params",
@@ -192,7 +184,7 @@ def fleet(
 
 
 @fleet.command("open")
-@click.argument("key", type=_Words(KEY_CHARS))
+@click.argument("key", callback=_words(KEY_CHARS))
 @_who
 @_why
 @_hours
@@ -212,7 +204,7 @@ def open_outage(fleet: _Fleet, key: str, who: str, why: str, hours: float) -> No
 
 
 @fleet.command("close")
-@click.argument("key", type=_Words(KEY_CHARS))
+@click.argument("key", callback=_words(KEY_CHARS))
 @_who
 @_why
 @click.pass_obj
@@ -321,6 +313,8 @@ class _Screen:
         return {"fleet": self._fleet.params.name, "server": self._fleet.address.shown}
 
     def _clean(self, sight: Sight) -> Sight:
-        return sight if sight.lost is None else replace(
-            sight, lost=self._fleet.address.clean(sight.lost)
+        return (
+            sight
+            if sight.lost is None
+            else replace(sight, lost=self._fleet.address.clean(sight.lost))
         )

@@ -13,6 +13,7 @@ from pipecat_circuit_breaker.fleet.record import Outage
 from pipecat_circuit_breaker.fleet_console.follow import Sight
 from pipecat_circuit_breaker.fleet_console.table import instances_of
 
+
 def status(sight: Sight) -> Literal["ok", "open", "unreachable"]:
     """Say in one word how a fleet is.
 

@@ -23,7 +23,7 @@ from pipecat_circuit_breaker.fleet.record import ModeSet, Outage
 from pipecat_circuit_breaker.fleet_console.follow import Sight
 from pipecat_circuit_breaker.show.story import duration
 
-#: Columns from which an outage takes one row. Below, its name has a line of its own.
+#: Columns from which what is said of the probe stands beside the figures, and not below.
 WIDE = 110
 NARROWEST = 80
 
@@ -93,18 +93,18 @@ def _parts(
         most = max(1, (height - _OTHER_LINES) // _OUTAGE_LINES)
         shown = min(most, len(going_on))
         most_ended = max(0, (height - _OTHER_LINES - shown * _OUTAGE_LINES) // _ENDED_LINES)
-    yield _title(_counted(going_on), width)
+    yield _title(_counted(going_on))
     yield from _outages(going_on[:most], now, width)
     yield from _more(len(going_on), most)
     history = knowledge.history
     if history:
-        yield _title("over", width)
+        yield _title("over")
         most_ended = _MOST_ENDED if most_ended is None else min(most_ended, _MOST_ENDED)
-        yield from (_ended(outage, now, width) for outage in history[:most_ended])
+        yield from (_ended(outage, now) for outage in history[:most_ended])
         yield from _more(len(history), most_ended)
 
 
-def _title(text: str, width: int) -> RenderableType:
+def _title(text: str) -> RenderableType:
     return Rule(Text(text, style="bold"), align="left", style="dim", characters="─")
 
 
@@ -140,44 +140,33 @@ def _counted(going_on: Sequence[Outage]) -> str:
 def _outages(outages: Sequence[Outage], now: float, width: int) -> Iterator[RenderableType]:
     if not outages:
         return
-    is_wide = width >= WIDE
-    if is_wide:
-        yield _wide(Text(), [Text(name, style="dim") for name in _FIGURES], width)
-    else:
-        yield _narrow([Text(name, style="dim") for name in _FIGURES])
+    yield _row([Text(name, style="dim") for name in _FIGURES])
     for outage in outages:
-        if is_wide:
-            yield _wide(Group(_name(outage), _probe(outage, now)), _figures(outage, now), width)
+        name = Table.grid(padding=(0, 1, 0, 0))
+        name.add_column(no_wrap=True)
+        name.add_column(overflow="fold")
+        badge = Text(f" {outage.state.upper()} ", style=_STATES[outage.state])
+        name.add_row(badge, Text(outage.key, style="bold"))
+        yield name
+        figures, probe = _row(_figures(outage, now)), _probe(outage, now)
+        if width < WIDE:
+            yield figures
+            yield Padding(probe, (0, 0, 0, _INDENT))
         else:
-            yield _name(outage)
-            yield _narrow(_figures(outage, now))
-            yield Padding(_probe(outage, now), (0, 0, 0, _INDENT))
+            grid = Table.grid(padding=(0, _GAP, 0, 0))
+            grid.add_column(width=_INDENT + _FIGURES_WIDTH)
+            grid.add_column(width=width - _INDENT - _FIGURES_WIDTH - 2 * _GAP)
+            grid.add_row(figures, probe)
+            yield grid
         yield Text()
 
 
-def _name(outage: Outage) -> Text:
-    badge = f" {outage.state.upper()} "
-    return Text.assemble((badge, _STATES[outage.state]), " ", (outage.key, "bold"))
-
-
-def _narrow(cells: Sequence[Text]) -> RenderableType:
-    return Padding(_row(cells), (0, 0, 0, _INDENT))
-
-
-def _wide(what: RenderableType, cells: Sequence[Text], width: int) -> RenderableType:
+def _row(cells: Sequence[Text]) -> RenderableType:
     grid = Table.grid(padding=(0, _GAP, 0, 0))
-    grid.add_column(width=width - _FIGURES_WIDTH - 2 * _GAP, overflow="fold")
-    grid.add_column(width=_FIGURES_WIDTH)
-    grid.add_row(what, _row(cells))
-    return grid
-
-
-def _row(cells: Sequence[Text]) -> Table:
-    grid = Table.grid(padding=(0, _GAP, 0, 0))
-    for column in _FIGURES.values():
-        grid.add_column(justify="right", width=column, no_wrap=True)
+    for n, column in enumerate(_FIGURES.values()):
+        grid.add_column(justify="right" if n else "left", width=column, no_wrap=True)
     grid.add_row(*cells)
-    return grid
+    return Padding(grid, (0, 0, 0, _INDENT))
 
 
 def _figures(outage: Outage, now: float) -> list[Text]:
@@ -200,11 +189,14 @@ def _probe(outage: Outage, now: float) -> Text:
     if outage.state == "suspected":
         return Text(f"too few instances so far; seen {_span(now - outage.seen_at)} ago")
     if outage.is_by_hand:
-        why = f": {outage.why}" if outage.why else ""
-        return Text(f"opened by {outage.opened_by or 'hand'}{why}; no probe: close it by hand")
+        by, why = outage.opened_by, outage.why
+        who = f" by {by}" if by else ""
+        return Text(f"no probe: opened by hand{who}{f': {why}' if why else ''}")
     lease = outage.lease
     if lease is not None and lease.expires_at > now:
-        words = Text.assemble((lease.holder, "cyan"), f" probes, {_span(lease.expires_at - now)} left")
+        words = Text.assemble(
+            (lease.holder, "cyan"), f" probes, {_span(lease.expires_at - now)} left"
+        )
     elif outage.probe_at is None:
         words = Text("no probe")
     elif outage.probe_at > now:
@@ -216,18 +208,23 @@ def _probe(outage: Outage, now: float) -> Text:
     return words
 
 
-def _ended(outage: Outage, now: float, width: int) -> RenderableType:
+def _ended(outage: Outage, now: float) -> RenderableType:
     ending = outage.ending or "forgotten"
-    words = Text.assemble((_ENDINGS[ending], _ENDED[ending]))
-    if outage.closed_by:
-        words.append(f" by {outage.closed_by}" if ending == "by_hand" else f", {outage.closed_by} has probed")
+    words = Text(_ENDINGS[ending], style=_ENDED[ending])
+    if ending == "by_hand" and outage.closed_by:
+        words.append(f" by {outage.closed_by}")
+    said = [""]
     if outage.closed_at is not None:
         if outage.opened_at is not None:
-            words.append(f" after {_span(outage.closed_at - outage.opened_at)}")
-        words.append(f", {_span(now - outage.closed_at)} ago")
-    words.append(f"; {_short(instances_of(outage))} instances, {_short(outage.bots)} bots", "dim")
+            said = [f" after {_span(outage.closed_at - outage.opened_at)}"]
+        said.append(f"{_span(now - outage.closed_at)} ago")
+    said.append(f"{_short(instances_of(outage))} instances")
+    said.append(f"{_short(outage.bots)} bots")
+    if ending == "recovered" and outage.closed_by:
+        said.append(f"probe of {outage.closed_by}")
+    words.append(", ".join(said), style="default")
     if outage.why:
-        words.append(f"; {outage.why}", "dim")
+        words.append(f": {outage.why}", style="default")
     return Group(Text(outage.key), Padding(words, (0, 0, 0, _INDENT)))
 
 
@@ -243,20 +240,18 @@ def instances_of(outage: Outage) -> int:
 
 def _span(secs: float) -> str:
     secs = min(max(secs, 0.0), _LONGEST_SECS)
-    # A tenth of a second that changes at each look is no news to anybody.
-    return duration(secs) if secs >= 100 else f"{secs:.0f} s"
+    # What changes at each look without telling anything is left out.
+    if secs < 99.5:
+        return f"{secs:.0f} s"
+    return duration(secs) if not 600 <= secs < 6000 else f"{secs / 60:.0f} min"
 
 
 def _short(count: int) -> str:
-    if count < 100_000:
-        return f"{count:,}"
-    for size, unit in ((10**3, "k"), (10**6, "M"), (10**9, "G")):
-        if count < 1000 * size:
-            break
-    return f"{count / size:,.0f} {unit}"
+    size, unit = 1, ""
+    while count >= 100_000 * size and unit != "G":
+        size, unit = 1000 * size, {"": "k", "k": "M", "M": "G"}[unit]
+    return f"{count / size:,.0f} {unit}".rstrip()
 
 
 def _rate(a_second: float) -> str:
-    if a_second >= 10**5:
-        return _short(round(a_second))
-    return f"{a_second:,.0f}" if a_second >= 10 else f"{a_second:.1f}"
+    return _short(round(a_second)) if a_second >= 10 else f"{a_second:.1f}"
