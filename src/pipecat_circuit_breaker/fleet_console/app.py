@@ -275,7 +275,7 @@ class _Screen:
     async def follow(self, store: Store) -> None:
         """Show it until cancelled, in place."""
         console = self._console
-        follower = Follower(store, lambda _: None)
+        follower = Follower(store)
 
         def draw() -> RenderableType:
             # Drawn by a thread of rich's own, so that what is left goes down between two looks.
@@ -285,7 +285,6 @@ class _Screen:
             console=console,
             get_renderable=draw,
             refresh_per_second=_REDRAWS_A_SECOND,
-            screen=False,
         ):
             await follower.run()
 

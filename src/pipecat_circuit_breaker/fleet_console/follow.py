@@ -8,9 +8,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker.fleet.store import Knowledge, Store, StoreUnavailable
@@ -25,6 +26,8 @@ SETTLE_SECS = 0.2
 RETRY_SECS = 1.0
 
 _REASON_CHARS = 200
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -73,33 +76,28 @@ class Follower:
     def __init__(
         self,
         store: Store,
-        show: Callable[[Sight], None],
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
         """Initialize a follower that has seen nothing yet.
 
         Args:
             store: Where the fleet keeps what it knows.
-            show: Told what is seen, each time.
             clock: Monotonic seconds.
+            sleep: Lets seconds of that clock pass.
         """
         self._store = store
-        self._show = show
         self._clock = clock
+        self._sleep = sleep
         self.sight = Sight()
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled; what is seen is :attr:`sight`."""
         while True:
             news = asyncio.Event()
-            listening = asyncio.create_task(self._listen(news))
-            try:
+            async with _running(self._listen(news)) as listening:
                 await self._look_while(listening, news)
-            finally:
-                listening.cancel()
-                with suppress(asyncio.CancelledError, StoreUnavailable):
-                    await listening
-            await asyncio.sleep(RETRY_SECS)
+            await self._sleep(RETRY_SECS)
 
     async def _listen(self, news: asyncio.Event) -> None:
         async with self._store.news() as changes:
@@ -111,15 +109,16 @@ class Follower:
     async def _look_while(self, listening: "asyncio.Task[None]", news: asyncio.Event) -> None:
         while True:
             seen = await look(self._store, self._clock)
-            if seen.lost is None and listening.done() and not listening.cancelled():
+            if seen.lost is None and listening.done():
                 seen = self._silent(listening.exception())
             self._see(seen)
             if self.sight.lost is not None:
                 return
-            with suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), POLL_SECS)
-                await asyncio.sleep(SETTLE_SECS)
-            news.clear()
+            async with _running(self._sleep(POLL_SECS)) as poll, _running(news.wait()) as hint:
+                await asyncio.wait({poll, hint, listening}, return_when=asyncio.FIRST_COMPLETED)
+            if news.is_set():
+                await self._sleep(SETTLE_SECS)
+                news.clear()
 
     def _silent(self, error: BaseException | None) -> Sight:
         if error is not None and not isinstance(error, StoreUnavailable):
@@ -133,4 +132,17 @@ class Follower:
             since = self.sight.lost_at if self.sight.lost is not None else seen.lost_at
             seen = replace(self.sight, lost=seen.lost, lost_at=since)
         self.sight = seen
-        self._show(seen)
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, _T]) -> "AsyncIterator[asyncio.Task[_T]]":
+    """Let something run meanwhile, and no longer."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            # Whoever waits for it has asked for it by then.
+            task.exception()

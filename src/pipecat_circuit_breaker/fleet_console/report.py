@@ -13,6 +13,9 @@ from pipecat_circuit_breaker.fleet.record import Outage
 from pipecat_circuit_breaker.fleet_console.follow import Sight
 from pipecat_circuit_breaker.fleet_console.table import instances_of
 
+#: JSON knows no infinity, to which two times that somebody has made up may be apart.
+_MOST_SECS = 1e12
+
 
 def status(sight: Sight) -> Literal["ok", "open", "unreachable"]:
     """Say in one word how a fleet is.
@@ -73,7 +76,7 @@ def _outage(outage: Outage, now: float) -> dict[str, Any]:
         "opened_at": _time(opened_at),
         "seen_at": _time(outage.seen_at),
         "closed_at": _time(outage.closed_at),
-        "secs": None if opened_at is None or end is None else max(0.0, round(end - opened_at, 3)),
+        "secs": None if opened_at is None or end is None else _secs(end - opened_at),
         "instances": instances_of(outage),
         "instance_names": list(outage.instances),
         "bots": outage.bots,
@@ -82,7 +85,7 @@ def _outage(outage: Outage, now: float) -> dict[str, Any]:
         if opened_at is None
         else round(rate(outage.failures, outage.seen_at - opened_at), 3),
         "openings": outage.openings,
-        "next_probe_in_secs": max(0.0, round(outage.probe_at - now, 3))
+        "next_probe_in_secs": _secs(outage.probe_at - now)
         if waits and outage.probe_at is not None
         else None,
         "probing": None if lease is None else lease.holder,
@@ -97,3 +100,7 @@ def _outage(outage: Outage, now: float) -> dict[str, Any]:
 
 def _time(secs: float | None) -> str | None:
     return None if secs is None else moment(secs).isoformat(timespec="milliseconds")
+
+
+def _secs(secs: float) -> float:
+    return round(min(max(secs, 0.0), _MOST_SECS), 3)

@@ -111,13 +111,10 @@ def _title(text: str) -> RenderableType:
 def _lost(sight: Sight, monotonic: float) -> Iterator[Text]:
     since = _span(monotonic - sight.lost_at)
     yield Text.assemble((" NO ANSWER ", "bold white on red"), f" for {since}: {sight.lost}")
-    if sight.knowledge is None:
-        yield Text("Bots behave as if alone. Trying again every second.", style="dim")
-    else:
-        age = _span(monotonic - sight.read_at)
-        yield Text(
-            f"Bots behave as if alone. This is {age} old; trying again every second.", style="dim"
-        )
+    age = "" if sight.knowledge is None else f"This is {_span(monotonic - sight.read_at)} old. "
+    yield Text(
+        f"{age}Bots that cannot reach it either behave as if alone. Trying again.", style="dim"
+    )
 
 
 def _mode(mode: ModeSet, now: float) -> Text:
