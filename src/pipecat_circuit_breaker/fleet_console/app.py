@@ -249,7 +249,7 @@ def _login() -> str:
 
 def _meant(key: str, knowledge: Knowledge) -> str:
     """The open outage that somebody means by a key or its beginning."""
-    keys = [outage.key for outage in knowledge.outages if outage.state != "closed"]
+    keys = [outage.key for outage in knowledge.outages if outage.is_open]
     found = [key] if key in keys else [known for known in keys if known.startswith(key)]
     if len(found) == 1:
         return found[0]
