@@ -152,15 +152,6 @@ def test__opened_by_hand__the_fleet_does_not_close_it(bench, fleet):
     assert bench.state() is OPEN
 
 
-def test__works__is_told_of_what_has_failed_alone(bench, fleet):
-    bench.breaker.worked(TTS.id)
-    bench.errors(MAX_ERRORS)
-    bench.breaker.worked(TTS.id)
-    bench.breaker.worked(OUT.id)
-    assert fleet.works == [E]
-    assert bench.state() is OPEN, "that alone is no end of its errors"
-
-
 def test__disabled__asks_and_tells_nobody(bench, fleet):
     fleet.out[E] = WAIT
     bench.breaker.mode = Mode.DISABLED
@@ -245,7 +236,7 @@ class Hostile:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["error", "message", "over", "works"]), st.floats(0.0, 30.0)),
+    st.tuples(st.sampled_from(["error", "message", "over"]), st.floats(0.0, 30.0)),
     max_size=60,
 )
 
@@ -264,8 +255,6 @@ def test__hostile_store__channel_that_works__loses_no_message(steps, data):
                 assert send(bench, ok=True) is True
             case "over":
                 bench.breaker.over_in_fleet([E, DOWN, Origin.of(OUT, "SendError")])
-            case "works":
-                bench.breaker.worked(TTS.id)
         bench.clock.advance(secs)
 
 

@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from failover_parts import FAIL, Bot, Scripted, passed, words
 from pipecat.frames.frames import ManuallySwitchServiceFrame
-from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from stt_parts import Soniox, Whisper, calling, whole
 
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
+from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.sharing import key_of, service_name
 from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
 
@@ -167,8 +167,8 @@ async def test__it_still_fails__the_next_wait_is_taken():
     async with talking(cloud, [FAIL], bots=2) as bots:
         (key,) = [await cloud.report(bots[0].llms[0], wait=WAIT)]
         await passed(WAIT + 0.1)
-        await asyncio.gather(*(bot.ask() for bot in bots))
         await asyncio.gather(*(bot.ask(secs=0.5) for bot in bots))
+        await asyncio.gather(*(bot.ask(secs=0.1) for bot in bots))
 
         assert sum(len(bot.llms[0].asked) for bot in bots) == 1
         assert await cloud.open_keys() == [key]
@@ -234,7 +234,7 @@ async def test__stt_known_to_be_out__another_hears_from_the_beginning_of_the_utt
 
         assert call.said == [whole(1), whole(2)]
         assert call.active == "second"
-        assert call.servers[0].heard == [f"1.{n}" for n in range(10)]
+        assert "2.2" not in call.servers[0].heard, "no more than the VAD needs to notice"
         assert call.errors == []
         call.check_sound()
     await fleet.close()

@@ -857,16 +857,6 @@ class Breaker:
     # The fleet
     #
 
-    def worked(self, processor_id: int) -> None:
-        """Note that a processor has done what it is for, which alone is no end of its errors.
-
-        Args:
-            processor_id: The processor.
-        """
-        if self.shared is not None:
-            for origin in self._circuits.open_at(processor_id):
-                self.shared.worked(origin)
-
     def over_in_fleet(self, origins: Iterable[Origin]) -> None:
         """Close the circuits of an outage that is over for the whole fleet.
 

@@ -36,7 +36,15 @@ from pipecat_circuit_breaker._core.news import News, log_fields, log_level, log_
 from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin, Processor
 from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._core.text import one_line
-from pipecat_circuit_breaker._pipeline import errors, identify, observers, outputs, releases, worker
+from pipecat_circuit_breaker._pipeline import (
+    errors,
+    identify,
+    observers,
+    outputs,
+    releases,
+    results,
+    worker,
+)
 from pipecat_circuit_breaker._pipeline.call import Tags, call_of
 from pipecat_circuit_breaker._pipeline.doors import Door
 from pipecat_circuit_breaker._pipeline.log import ear
@@ -110,6 +118,8 @@ class Guard:
         #: What this bot and its fleet know of each other; None without one.
         self.fleet: View | None = None
         self._telling: set[asyncio.Task[None]] = set()
+        # The services whose answers are heard, by their id.
+        self._heard_services: dict[int, Undo] = {}
         self._undo: list[Undo] = []
         self._undo_alert: list[Undo] = []
         self._attach(worker.pipeline)
@@ -164,6 +174,8 @@ class Guard:
         self._stand_down()
         if self.fleet is not None:
             self.fleet.leave()
+        for leave in self._heard_services.values():
+            leave()
         while self._undo:
             self._undo.pop()()
         if getattr(self.worker, _GUARD, None) is self:
@@ -183,11 +195,31 @@ class Guard:
         if self.fleet is not None:
             return
         try:
-            self.fleet = self._breaker.shared = fleet.join(
-                one_line(self.worker.name, 64), self._over_in_fleet
-            )
+            name = one_line(self.worker.name, 64)
+            self.fleet = fleet.join(name, self._changed_in_fleet, self._over_in_fleet)
+            self._breaker.shared = self.fleet
+            self._changed_in_fleet()
         except Exception as e:
             self._report("joining the fleet", e)
+
+    def _changed_in_fleet(self) -> None:
+        """Hear the answers of those services that are out, as the others wait for one."""
+        fleet, heard = self.fleet, self._heard_services
+        if fleet is None or self._has_left:
+            return
+        for processor, _ in _processors(self.worker.pipeline, hears_errors=False):
+            if fleet.is_out(processor):
+                if processor.id not in heard:
+                    heard[processor.id] = results.stand_at(processor, self._note_result)
+            elif (leave := heard.pop(processor.id, None)) is not None:
+                leave()
+
+    def _note_result(self, service: FrameProcessor, frame: Frame) -> None:
+        try:
+            if self.fleet is not None and self.fleet.is_result(service, frame):
+                self.fleet.service_worked(service)
+        except Exception as e:
+            self._report("noting that a service works", e)
 
     def _over_in_fleet(self, origins: frozenset[Origin]) -> None:
         """Close what is over for all; in the fleet's task, which waits for no bot."""
@@ -335,8 +367,6 @@ class Guard:
     def carries(self, door: Door, frame: Frame, direction: FrameDirection) -> None:
         """Let an untracked frame carry what it is pushed on account of."""
         try:
-            if self.fleet is not None:
-                self._note_result(self.fleet, door.neighbour(direction), frame)
             if causality.noted() is None:
                 return
             note = causality.note_of(door.neighbour(direction) or self.worker)
@@ -345,16 +375,6 @@ class Guard:
                 self._causality.carry(frame, cause)
         except Exception as e:
             self._report("carrying a cause", e)
-
-    def _note_result(self, fleet: View, pusher: FrameProcessor | None, frame: Frame) -> None:
-        """Note that a service works which has failed before."""
-        if pusher is None or not self._breaker.has_open_at(pusher.id):
-            return
-        if fleet.is_result(pusher, frame):
-            note = causality.note_of(pusher)
-            # What it only hands on is another's.
-            if note is None or note.handles != type(frame).__name__:
-                self._breaker.worked(pusher.id)
 
     def admits(self, door: Door, frame: Frame, direction: FrameDirection) -> bool:
         """Whether a tracked frame may come in; runs in the task of whoever pushes it."""

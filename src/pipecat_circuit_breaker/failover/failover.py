@@ -125,7 +125,8 @@ class Failover(BaseObject):
         )
         # What the application has chosen, which knows more than the fleet.
         self._chosen: int | None = None
-        self._known_out: set[int] = set()
+        # How each has failed last, as far as the fleet is concerned.
+        self._failed_as: dict[int, Origin] = {}
         # Where this bot is the one of all that looks whether a service works again.
         self._leases: dict[int, FleetProbe] = {}
         self._guard: Guard | None = None
@@ -183,10 +184,7 @@ class Failover(BaseObject):
         fleet = self._fleet
         if fleet is None or service == self._chosen:
             return False
-        if not fleet.is_out(self._switcher.services[service]):
-            return False
-        self._known_out.add(service)
-        return True
+        return fleet.is_out(self._switcher.services[service])
 
     def _prefer(self, service: int) -> None:
         """Ask first whom the application, or the strategy, has made active."""
@@ -195,11 +193,12 @@ class Failover(BaseObject):
 
     async def _hear_of_fleet(self) -> None:
         """Take back those services that work again, as another bot has found out."""
-        fleet = self._fleet
-        for service in [*self._known_out]:
-            if fleet is None or not self._is_out_in_fleet(service):
-                self._known_out.discard(service)
-                if fleet is not None and fleet.is_connected and self._roster.succeed(service):
+        if (fleet := self._fleet) is None:
+            return
+        for service in self._roster.failing:
+            secs = self._roster.failing_secs(service)
+            if fleet.came_back(self._switcher.services[service], secs):
+                if self._roster.bring_back(service):
                     await self._tell_recovery(service)
 
     def _tell_fleet_answered(self, service: int) -> None:
@@ -213,6 +212,7 @@ class Failover(BaseObject):
             if (lease := self._leases.pop(service, None)) is not None:
                 self._fleet.settle(lease, success=False)
             if origin is not None:
+                self._failed_as[service] = origin
                 self._fleet.service_failed(self._switcher.services[service], origin)
 
     def _silence(self, service: int) -> ErrorFrame:
@@ -407,6 +407,10 @@ class Failover(BaseObject):
         if failure is not None:
             service = self._switcher.services[probe.service]
             logger.debug(f"{self}: {service} still fails: {one_line(failure, 200)}")
+            # The second look confirms the first.
+            self._tell_fleet_failed(probe.service, self._failed_as.get(probe.service))
+        else:
+            self._tell_fleet_answered(probe.service)
         if self._roster.settle(probe, success=failure is None):
             await self._tell_recovery(probe.service)
             await self._tell_outage_over()

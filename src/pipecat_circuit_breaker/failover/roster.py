@@ -53,6 +53,8 @@ class _Health:
         self._cooldown = cooldown
         self._openings = 0
         self._closed_at = -RELAPSE_SECS
+        #: Whether it has failed again soon after it came back.
+        self.has_relapsed = False
         self.circuit = Circuit(
             Settings(
                 max_errors=1,
@@ -67,9 +69,10 @@ class _Health:
     def _draw(self, openings_in_a_row: int) -> float:
         # The circuit forgets its openings when it closes. A provider that fails
         # one request in five would then be switched every few seconds.
-        is_relapse = self.circuit.now - self._closed_at < RELAPSE_SECS
-        if openings_in_a_row == 1 and not is_relapse:
-            self._openings = 0
+        if openings_in_a_row == 1:
+            self.has_relapsed = self.circuit.now - self._closed_at < RELAPSE_SECS
+            if not self.has_relapsed:
+                self._openings = 0
         self._openings += 1
         return self._cooldown(self._openings)
 
@@ -198,6 +201,23 @@ class Roster:
             return False
         self._note(service, self._health[service].close())
         return True
+
+    def bring_back(self, service: int) -> bool:
+        """Note that others have seen a service work that has failed here.
+
+        Not where it has failed again soon after it came back: then its own cooldown
+        says when it is asked.
+
+        Returns:
+            Whether it is taken to work now.
+        """
+        health = self._health[service]
+        return not health.has_relapsed and self.succeed(service)
+
+    def failing_secs(self, service: int) -> float:
+        """For how many seconds a service does not work; 0 where it does."""
+        circuit = self._health[service].circuit
+        return 0.0 if circuit.is_closed else circuit.now - circuit.opened_at
 
     def settle(self, probe: Probe, *, success: bool) -> bool:
         """Note the outcome of a shadow request.

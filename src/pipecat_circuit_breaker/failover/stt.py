@@ -241,7 +241,9 @@ class STTFailover(Failover):
             return
         await self._tell(saved=True)
         if self._is_avoided(self._asked):
-            # Another bot has found out, so nothing has to be lost for it here.
+            # Another bot has found out, so nothing has to be lost for it here. It has heard
+            # the beginning, which a VAD notices late.
+            self._listeners[self._asked].note_leftovers()
             self._bring_back_all([self._asked])
             self._look_for_another()
             return
@@ -393,7 +395,7 @@ class STTFailover(Failover):
                     f"{self}: {listener.service} still fails: {one_line(error.error, 200)}"
                 )
                 self._roster.fail(service)
-                self._tell_fleet_failed(service, None)
+                self._tell_fleet_failed(service, self._failed_as.get(service))
                 continue
             waits = (self._has_vad or not self._is_lost) and not self._pause.is_set()
             if waits:

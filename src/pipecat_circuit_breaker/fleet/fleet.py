@@ -235,11 +235,15 @@ class Fleet(BaseObject):
 
         Raises:
             RuntimeError: The fleet is used by another event loop.
-            TypeError: ``service`` is neither a processor nor a text.
+            TypeError: ``service`` is neither a processor nor a text, or ``timeout_secs`` is no number.
             ValueError: ``timeout_secs`` is not a finite number of 0 or above.
         """
         if not isinstance(service, FrameProcessor | str):
             raise TypeError(f"expected a service or a key, got {one_line(repr(service), 100)}")
+        if not isinstance(timeout_secs, int | float) or isinstance(timeout_secs, bool):
+            raise TypeError(
+                f"expected timeout_secs to be a number, got {one_line(repr(timeout_secs), 100)}"
+            )
         if not (math.isfinite(timeout_secs) and timeout_secs >= 0):
             raise ValueError(f"timeout_secs must be finite and 0 or above, got {timeout_secs!r}")
         self._link.start()
@@ -267,11 +271,17 @@ class Fleet(BaseObject):
             outages=[self._status_of(outage) for outage in self.outages],
         )
 
-    def join(self, bot: str, on_closed: Callable[[frozenset[Origin]], None]) -> View:
+    def join(
+        self,
+        bot: str,
+        on_changed: Callable[[], None],
+        on_closed: Callable[[frozenset[Origin]], None],
+    ) -> View:
         """Let a bot take part; its breaker does.
 
         Args:
             bot: The bot's name.
+            on_changed: Called when an outage has begun or is over.
             on_closed: Called with the origins that it has asked about when their
                 outage is over.
 
@@ -290,6 +300,7 @@ class Fleet(BaseObject):
             name=name,
             # Within one process a bot has a vote: three processes never come together.
             instance=instance if self._is_shared else one_line(f"{bot} {name}", 64),
+            on_changed=on_changed,
             on_closed=on_closed,
             on_left=self._leave,
             clock=self._clock,
@@ -328,12 +339,19 @@ class Fleet(BaseObject):
             first = outage.changed_by.partition(".")[0] == self._token
             match change.kind:
                 case "opened":
+                    level = "WARNING" if first else "DEBUG"
+                    logger.log(level, f"{self}: an outage of the fleet has begun: {outage.key}")
+                    for view in [*self._views]:
+                        view.changed()
                     await self._call_event_handler("on_fleet_outage_opened", outage, first)
                 case "changed":
                     await self._call_event_handler("on_fleet_outage_changed", outage)
                 case "closed":
+                    level = "INFO" if first else "DEBUG"
+                    logger.log(level, f"{self}: an outage of the fleet is over: {outage.key}")
                     for view in [*self._views]:
                         view.closed(outage.key)
+                        view.changed()
                     await self._call_event_handler("on_fleet_outage_closed", outage, first)
 
     async def _get_connected(self) -> None:

@@ -110,7 +110,7 @@ class Link:
         self._is_used = False
         self._unused_since = 0.0
         self._read_at = 0.0
-        self._poll_secs = PING_SECS
+        self._jitter = 1.0
         self._faults: set[str] = set()
 
     @property
@@ -135,22 +135,14 @@ class Link:
             RuntimeError: It is up on another loop, or no loop is running.
         """
         loop = asyncio.get_running_loop()
-        before = self._task if self.is_running and self._loop is not None else None
-        if before is not None and self._loop is not loop:
-            if self._loop is not None and not self._loop.is_closed():
-                raise RuntimeError(
-                    "this fleet is used by another event loop: make one Fleet for each loop"
-                )
-            before = None
+        before = self._running_task(loop)
+        self._unused_since = self._clock()
         if before is not None and self._end is not None and not self._end.done():
             return
-        self._loop = loop
-        self._end, self._wake, self._told = (
-            loop.create_future(),
-            loop.create_future(),
-            asyncio.Event(),
-        )
-        self._alone_reason, self._is_connected, self._unused_since = None, False, self._clock()
+        if self._loop is not loop:
+            self._stuck.clear()
+        self._loop, self._told = loop, asyncio.Event()
+        self._end, self._wake = loop.create_future(), loop.create_future()
         # A context of its own: this one may be that of a bot which is handling an error.
         self._task = loop.create_task(
             self._run(self._end, before), context=contextvars.Context(), name="fleet"
@@ -176,8 +168,8 @@ class Link:
 
     async def close(self) -> None:
         """Tell what waits, and take the link down; in no more than a few seconds."""
-        task, end = self._task, self._end
-        if task is None or end is None or self._loop is not asyncio.get_running_loop():
+        task, end = self._running_task(asyncio.get_running_loop()), self._end
+        if task is None or end is None:
             return
         if not end.done():
             end.set_result(None)
@@ -204,31 +196,44 @@ class Link:
             return None
         return token, answer
 
+    def _running_task(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
+        if self._task is None or self._task.done() or self._loop is None or self._loop.is_closed():
+            return None
+        if self._loop is not loop:
+            raise RuntimeError(
+                "this fleet is used by another event loop: make one Fleet for each loop"
+            )
+        return self._task
+
     async def _run(self, end: asyncio.Future[None], before: asyncio.Task[None] | None) -> None:
         if before is not None:
+            # It is just letting go of the store.
             await asyncio.wait({before}, timeout=2 * CLOSE_SECS)
-        attempts = 0
+        self._is_connected, self._alone_reason = False, None
         try:
-            while not end.done():
-                try:
-                    await self._connection(end)
-                    return
-                except StoreUnavailable as e:
-                    reason = one_line(str(e) or "the store does not answer", _REASON_CHARS)
-                except Exception as e:
-                    self._report_fault(e)
-                    reason = one_line(f"{type(e).__name__}: {e}", _REASON_CHARS)
-                attempts = 1 if self._is_connected else attempts + 1
-                await self._go_alone(reason)
-                if self._is_over(end):
-                    return
-                secs = backoff.draw_cooldown(RETRY, min(attempts, 10), self._report_fault)
-                await self._within(secs, end)
+            await self._stay_connected(end)
+        except Exception as e:
+            self._report_fault(e)
         finally:
-            if self._end is end:
-                self._is_connected = False
-                end.cancel()
-            await self._ask_kindly(self._store.close())
+            self._is_connected = False
+            end.cancel()
+            await self._let_go()
+
+    async def _stay_connected(self, end: asyncio.Future[None]) -> None:
+        attempts = 0
+        while not self._is_over(end):
+            try:
+                await self._connection(end)
+                return
+            except StoreUnavailable as e:
+                reason = one_line(str(e) or "the store does not answer", _REASON_CHARS)
+            except Exception as e:
+                self._report_fault(e)
+                reason = one_line(f"{type(e).__name__}: {e}", _REASON_CHARS)
+            attempts = 1 if self._is_connected else attempts + 1
+            await self._go_alone(reason)
+            secs = backoff.draw_cooldown(RETRY, min(attempts, 10), self._report_fault)
+            await self._within(secs, end)
 
     async def _connection(self, end: asyncio.Future[None]) -> None:
         """Be connected until the end; raises where the store does not answer."""
@@ -245,11 +250,12 @@ class Link:
             await self._read()
             # A store that can be read, and not written, helps nobody.
             await self._send()
-            await self._get_connected()
+            if not end.done():
+                await self._get_connected()
             while not self._is_over(end):
                 await self._idle(end, news)
                 self._check(news)
-                if self._clock() >= self._read_at + self._poll_secs:
+                if self._clock() >= self._read_due_at:
                     await self._read()
                 await self._send()
             await self._send(is_last=True)
@@ -270,11 +276,12 @@ class Link:
 
     def _check(self, news: asyncio.Task[None]) -> None:
         if news.done():
-            news.result()
+            if not news.cancelled():
+                news.result()
             raise StoreUnavailable("the connection was lost")
 
     async def _idle(self, end: asyncio.Future[None], news: asyncio.Task[None]) -> None:
-        secs = min(self._outbox.secs_to_next(), self._read_at + self._poll_secs - self._clock())
+        secs = min(self._outbox.secs_to_next(), self._read_due_at - self._clock())
         if not self._is_used:
             secs = min(secs, self._unused_since + LINGER_SECS - self._clock())
         assert self._wake is not None
@@ -282,16 +289,20 @@ class Link:
         if self._wake.done():
             self._wake = asyncio.get_running_loop().create_future()
 
+    @property
+    def _read_due_at(self) -> float:
+        secs = PING_SECS if self._snapshot.is_calm else POLL_SECS
+        return self._read_at + self._jitter * secs
+
     async def _read(self) -> None:
         mark = self._snapshot.mark()
         knowledge = await self._ask(self._store.read(), REQUEST_SECS)
-        self._read_at = self._clock()
-        self._poll_secs = (PING_SECS if self._snapshot.is_calm else POLL_SECS) * uniform(0.8, 1.2)
+        self._read_at, self._jitter = self._clock(), uniform(0.8, 1.2)
         await self._listener.heard(self._snapshot.apply(knowledge, since=mark))
 
     async def _send(self, *, is_last: bool = False) -> None:
         if self._snapshot.mode.mode == "disabled":
-            self._outbox.clear()
+            self._outbox.drop()
         while (step := self._outbox.next(is_last=is_last)) is not None:
             match step:
                 case Evidence():
@@ -371,13 +382,15 @@ class Link:
             await self._within(secs, task)
             if not task.done():
                 raise StoreUnavailable(f"no answer within {secs:g} s")
+            if task.cancelled():
+                raise StoreUnavailable("the request was cancelled")
             return task.result()
         finally:
             self._abandon(task)
 
-    async def _ask_kindly(self, request: Coroutine[Any, Any, None]) -> None:
+    async def _let_go(self) -> None:
         try:
-            await self._ask(request, REQUEST_SECS)
+            await self._ask(self._store.close(), REQUEST_SECS)
         except Exception as e:
             logger.debug(f"closing the fleet's store: {one_line(e, _REASON_CHARS)}")
 

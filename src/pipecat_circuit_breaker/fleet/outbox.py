@@ -131,6 +131,7 @@ class Outbox:
         line = self._lines.get((key, instance))
         if line is None:
             if len(self._lines) >= MAX_PENDING and not self._make_room():
+                # More than the store would bear: a hundred of one process a second.
                 return False
             line = self._lines[key, instance] = _Line()
         is_first = line.failures == 0
@@ -213,17 +214,16 @@ class Outbox:
         line = self._lines.get((step.key, step.instance))
         if line is None:
             return
+        # How old it is the line knows: it never gets younger.
         line.failures += step.failures
         line.votes = line.votes or step.votes
-        line.latest_at = max(line.latest_at, self._clock() - step.age_secs)
         line.bots = dict.fromkeys([*line.bots, *step.bots][:MAX_BOTS])
         line.sent_at = -math.inf
 
-    def clear(self) -> None:
-        """Forget all that waits."""
+    def drop(self) -> None:
+        """Forget all that waits, but outcomes of probes: who has taken a lease owes one."""
         self._lines.clear()
         self._evidence.clear()
-        self._settlements.clear()
 
     def drop_evidence(self) -> None:
         """Forget what requests told, while nobody could be asked for a lease."""
@@ -247,16 +247,19 @@ class Outbox:
         self._clear(line)
         line.sent_at = self._clock()
         line.jitter = random.uniform(1.0, 1.5)
+        self._lines[key, instance] = self._lines.pop((key, instance))
         return report
 
     def _clear(self, line: _Line) -> None:
         line.failures, line.votes, line.bots = 0, False, {}
 
     def _make_room(self) -> bool:
-        idle = next((name for name, line in self._lines.items() if not line.failures), None)
-        if idle is None:
+        """Let go of the line that was told longest ago, if it may be told again by now."""
+        oldest = next(iter(self._lines))
+        line = self._lines[oldest]
+        if line.failures or self._due_at(oldest[0], line) > self._clock():
             return False
-        del self._lines[idle]
+        del self._lines[oldest]
         return True
 
     def _note_asked(self, key: str) -> None:

@@ -79,6 +79,11 @@ class Snapshot:
         return tuple(sorted(self._open.values(), key=lambda o: (o.opened_at or 0.0, o.key)))
 
     @property
+    def is_any_open(self) -> bool:
+        """Whether any outage goes on."""
+        return bool(self._open)
+
+    @property
     def is_calm(self) -> bool:
         """Whether nothing is open or suspected."""
         return all(known.outage.state == "closed" for known in self._records.values())
@@ -96,7 +101,7 @@ class Snapshot:
     def get(self, key: str) -> Outage | None:
         """The record of one outage, whatever its state."""
         known = self._records.get(key)
-        return known and known.outage
+        return None if known is None else known.outage
 
     def open_at(self, key: str) -> Outage | None:
         """The record of one outage, if it goes on."""
@@ -111,6 +116,14 @@ class Snapshot:
         if not self._open:
             return []
         return [outage for outage in self.outages if outage.key.startswith(f"{service}: ")]
+
+    def over_of(self, service: str) -> list[Outage]:
+        """The outages of one service that were over within a minute."""
+        return [
+            known.outage
+            for key, known in self._records.items()
+            if known.outage.is_over and key.startswith(f"{service}: ")
+        ]
 
     def is_due(self, outage: Outage) -> bool:
         """Whether it is time to see whether an outage is over, and nobody does so now."""
@@ -160,18 +173,17 @@ class Snapshot:
         if self._mode_step <= since:
             self._mode = knowledge.mode
         changes: list[Change] = []
-        told = set()
+        told = {outage.key for outage in knowledge.outages}
+        for key, known in [*self._records.items()]:
+            if key not in told and known.step <= since and not self._is_tombstone(known.outage):
+                changes += self._forget(key)
         for outage in knowledge.outages:
-            told.add(outage.key)
-            known = self._records.get(outage.key)
-            if known is not None and known.step <= since and not known.outage.is_over:
+            before = self._records.get(outage.key)
+            if before is not None and before.step <= since and not before.outage.is_over:
                 # The store is right, also where it has lost what it said before.
                 changes += self._keep(outage)
             else:
                 changes += self._apply_one(outage)
-        for key, known in [*self._records.items()]:
-            if key not in told and known.step <= since and not self._is_tombstone(known.outage):
-                changes += self._forget(key)
         return changes
 
     def _apply_one(self, outage: Outage) -> list[Change]:

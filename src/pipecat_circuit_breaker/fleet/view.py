@@ -21,7 +21,12 @@ from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker.fleet.link import Link
 from pipecat_circuit_breaker.fleet.outbox import Outbox, Settlement
 from pipecat_circuit_breaker.fleet.params import FleetParams
-from pipecat_circuit_breaker.fleet.record import MAX_COOLDOWN_SECS, MIN_WAIT_SECS, Outage
+from pipecat_circuit_breaker.fleet.record import (
+    MAX_COOLDOWN_SECS,
+    MIN_WAIT_SECS,
+    FleetMode,
+    Outage,
+)
 from pipecat_circuit_breaker.fleet.sharing import Failure, is_result, key_of, service_name
 from pipecat_circuit_breaker.fleet.snapshot import Snapshot
 
@@ -96,6 +101,7 @@ class View:
         *,
         name: str,
         instance: str,
+        on_changed: Callable[[], None],
         on_closed: Callable[[frozenset[Origin]], None],
         on_left: Callable[["View"], None],
         clock: Callable[[], float] = time.monotonic,
@@ -110,6 +116,7 @@ class View:
             looks: Those of the process.
             name: The bot's, unique in the fleet.
             instance: On whose account its votes go.
+            on_changed: Called when an outage has begun or is over.
             on_closed: Called with the origins that it has asked about when their
                 outage is over.
             on_left: Called once when it leaves.
@@ -122,7 +129,9 @@ class View:
         self._looks = looks
         self._name = name
         self._instance = instance
+        self._on_changed = on_changed
         self._on_closed = on_closed
+        self._names: OrderedDict[int, str | None] = OrderedDict()
         self._on_left = on_left
         self._clock = clock
         self._keys: OrderedDict[Origin, str | None] = OrderedDict()
@@ -214,7 +223,7 @@ class View:
             self._tell(key, votes=votes)
 
     def worked(self, origin: Origin) -> None:
-        """Tell the fleet that something works which has failed before."""
+        """Tell the fleet that a channel works again."""
         if (key := self._keys.get(origin)) is not None:
             self._try_out(key, success=True)
 
@@ -281,13 +290,35 @@ class View:
             self._tell(key, votes=self._looks.fail(name))
 
     def service_worked(self, service: FrameProcessor) -> None:
-        """Note that a service which another can stand in for has answered a request."""
-        if not self._looks and not self._snapshot.outages:
+        """Note that a service has answered a request: with words, a transcription, or sound."""
+        if not self._looks and not self._snapshot.is_any_open:
             return
         if (name := self._service(service)) is not None:
             self._looks.work(name)
             for outage in self._snapshot.open_of(name):
                 self._try_out(outage.key, success=True)
+
+    def came_back(self, service: FrameProcessor, secs: float) -> bool:
+        """Whether another bot has seen within so many seconds that a service works again."""
+        name = self._service(service) if self._acts else None
+        now = self._snapshot.now
+        if name is None or now is None or self._snapshot.open_of(name):
+            return False
+        ends = (
+            outage.closed_at
+            for outage in self._snapshot.over_of(name)
+            if outage.ending == "recovered" and outage.closed_at is not None
+        )
+        return now - max(ends, default=-math.inf) < secs
+
+    def changed(self) -> None:
+        """Have a look at what is out now: an outage of the fleet has begun, or is over."""
+        if self._has_left:
+            return
+        try:
+            self._on_changed()
+        except Exception as e:
+            self._report_fault("taking in what the fleet knows", e)
 
     def closed(self, key: str) -> None:
         """Have circuits closed that were opened since an outage of the fleet was known."""
@@ -302,15 +333,19 @@ class View:
 
     @property
     def _acts(self) -> bool:
-        return self._link.is_connected and self._snapshot.mode.mode == "guard"
+        return self._link.is_connected and self._mode == "guard"
+
+    @property
+    def _mode(self) -> FleetMode:
+        return self._snapshot.mode.mode
 
     def _outages(self, service: FrameProcessor) -> list[Outage]:
-        if not self._snapshot.outages or (name := self._service(service)) is None:
+        if not self._snapshot.is_any_open or (name := self._service(service)) is None:
             return []
         return self._snapshot.open_of(name)
 
     def _tell(self, key: str, *, votes: bool) -> None:
-        if self._snapshot.mode.mode == "disabled":
+        if self._has_left or self._mode == "disabled":
             return
         if self._outbox.fail(key, self._instance, self._name, votes=votes):
             self._link.wake()
@@ -318,7 +353,7 @@ class View:
 
     def _try_out(self, key: str, *, success: bool) -> None:
         outage = self._snapshot.open_at(key)
-        if outage is None or not self._link.is_connected:
+        if outage is None or not self._link.is_connected or self._mode == "disabled":
             return
         if self._outbox.try_out(outage, success=success):
             self._link.wake()
@@ -334,11 +369,17 @@ class View:
         return None if service is None else key_of(service, failure.kind, failure.where)
 
     def _service(self, processor: FrameProcessor) -> str | None:
-        try:
-            return service_name(processor, self._params.label(processor))
-        except Exception as e:
-            self._report_fault("`label`", e)
-            return None
+        """What the outages of a service begin with; asked once for each."""
+        if processor.id not in self._names:
+            try:
+                name = service_name(processor, self._params.label(processor))
+            except Exception as e:
+                self._report_fault("`label`", e)
+                name = None
+            self._names[processor.id] = name
+            if len(self._names) > MAX_SERVICES:
+                self._names.popitem(last=False)
+        return self._names[processor.id]
 
     def _report_fault(self, what: str, e: Exception) -> None:
         if what not in self._faults:
