@@ -41,7 +41,8 @@ records = st.builds(
     closed_at=st.none() | times,
     probe_at=st.none() | times,
     openings=st.integers(0, 2**53),
-    lease=st.none() | st.builds(Lease, holder=st.text(max_size=5), token=st.text(), expires_at=times),
+    lease=st.none()
+    | st.builds(Lease, holder=st.text(max_size=5), token=st.text(), expires_at=times),
     is_by_hand=st.booleans(),
     ending=st.sampled_from([None, "recovered", "by_hand"]),
 )
