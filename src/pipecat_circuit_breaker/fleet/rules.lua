@@ -38,6 +38,8 @@ local function number(value, most)
   return type(value) == 'number' and value >= 0 and value <= most and value or nil
 end
 
+local function is_there(value) return value ~= nil and value ~= cjson.null end
+
 local function text(value) return type(value) == 'string' and value or nil end
 
 -- The record, made anew of what is known and sound; nil where anything is not.
@@ -60,10 +62,15 @@ local function sound(name, json)
   record.hold_secs = number(found.hold_secs, DAY)
   record.wait_secs = number(found.wait_secs, ask.max_wait)
   if not (record.seen_at and record.hold_secs and record.wait_secs) then return nil end
-  record.opened_at = number(found.opened_at, now + AHEAD)
-  record.closed_at = number(found.closed_at, now + AHEAD)
-  record.told_at = number(found.told_at, now + AHEAD)
-  record.probe_at = number(found.probe_at, now + AHEAD + ask.max_wait)
+  for field, most in pairs({
+    opened_at = now + AHEAD, closed_at = now + AHEAD, told_at = now + AHEAD,
+    probe_at = now + AHEAD + ask.max_wait
+  }) do
+    if is_there(found[field]) then
+      record[field] = number(found[field], most)
+      if not record[field] then return nil end
+    end
+  end
   record.is_by_hand = found.is_by_hand == true
   if record.state == 'open' and not record.opened_at then return nil end
   if record.state == 'open' and not record.is_by_hand and not record.probe_at then return nil end
@@ -82,7 +89,8 @@ local function sound(name, json)
     record.instances[instance] = seen
   end
   local lease = found.lease
-  if type(lease) == 'table' then
+  if is_there(lease) then
+    if type(lease) ~= 'table' then return nil end
     if not (text(lease.holder) and text(lease.token) and number(lease.expires_at, now + AHEAD + DAY))
     then return nil end
     record.lease = {holder = lease.holder, token = lease.token, expires_at = lease.expires_at}
