@@ -82,6 +82,12 @@ class RedisStore:
 
     It belongs to the loop that uses it. One connection for commands, which is
     given up when nothing was asked for some seconds, and one for each subscription.
+
+    Example::
+
+        sentinel = Sentinel([("sentinel-1", 26379)], socket_timeout=1.0)
+        RedisStore(lambda: sentinel.master_for("fleet", socket_timeout=1.0), "pipecat")
+        RedisStore(lambda: RedisCluster(host="node-1", socket_timeout=1.0), "pipecat")
     """
 
     def __init__(
@@ -375,14 +381,19 @@ class RedisStore:
 
     async def _leave(self, client: Any, work: "asyncio.Task[Any] | None") -> None:
         if work is not None:
+            # Nobody wants to know any more what becomes of it.
+            work.add_done_callback(lambda work: work.cancelled() or work.exception())
             work.cancel()
             await asyncio.wait({work}, timeout=self._timeout_secs)
-        closing: Coroutine[Any, Any, None] = client.aclose()
-        task = asyncio.ensure_future(closing)
-        await asyncio.wait({task}, timeout=self._timeout_secs)
-        for done in (work, task):
-            if done is not None and done.done() and not done.cancelled():
-                done.exception()  # Nobody wants to know.
+        closing = asyncio.create_task(_close(client))
+        _, pending = await asyncio.wait({closing}, timeout=self._timeout_secs)
+        for task in pending:
+            task.cancel()
+
+
+async def _close(client: Any) -> None:
+    with suppress(Exception):
+        await client.aclose()
 
 
 class _Subscription:
