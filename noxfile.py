@@ -65,6 +65,7 @@ def releases(session: nox.Session, release: str) -> None:
             or [
                 "tests/releases",
                 "tests/failover",
+                "tests/fleet/test_bots.py",
                 "tests/test_storms.py",
                 "tests/test_tool_loops.py",
                 "tests/test_tool_loops_failover.py",
@@ -100,7 +101,7 @@ def failover_table(session: nox.Session, release: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and types."""
-    session.install("-e", ".[lint,demo,otel]")
+    session.install("-e", ".[lint,demo,fleet,otel]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
