@@ -38,6 +38,10 @@ MAX_BOTS = 100
 #: Seconds between two news of an outage of which only the counts have changed.
 NEWS_SECS = 1.0
 
+#: Seconds that a record may be ahead of a store's clock, after a failover.
+_AHEAD_SECS = 60.0
+
+_WHO_BYTES = 96
 _MAX_WAITS = 20
 _MAX_FAILURES = 1_000_000  # Of one report.
 
@@ -49,7 +53,8 @@ def key(text: str) -> str:
 
 def who(text: str) -> str:
     """Cut the name of an instance, a process or a person."""
-    return one_line(text, WHO_CHARS)
+    # 64 of them fit into a record, in whatever script.
+    return one_line(text, WHO_CHARS).encode()[:_WHO_BYTES].decode(errors="ignore")
 
 
 def why(text: str) -> str:
@@ -83,6 +88,27 @@ def bounded(report: Report) -> Report:
     )
 
 
+def is_sound(outage: Outage, now: float) -> bool:
+    """Whether a record that anybody may have written is one that these rules leave behind.
+
+    Args:
+        outage: The record.
+        now: The store's clock, in seconds; infinite where it is not known.
+    """
+    leased_until = outage.lease.expires_at if outage.lease is not None else None
+    ahead = [
+        (outage.probe_at, MAX_WAIT_SECS),
+        (leased_until, MAX_HOLD_SECS),
+        *((at, 0.0) for at in (outage.seen_at, outage.opened_at, outage.closed_at)),
+        *((at, 0.0) for at in outage.instances.values()),
+    ]
+    if any(at is not None and not 0 <= at <= now + _AHEAD_SECS + most for at, most in ahead):
+        return False
+    if outage.state == "open":
+        return outage.opened_at is not None and (outage.is_by_hand or outage.probe_at is not None)
+    return outage.state == "suspected" or outage.closed_at is not None
+
+
 def accepts(outage: Outage | None, report: Report, now: float, vote_secs: float) -> bool:
     """Whether a report is taken in, see :meth:`~.store.Store.report`."""
     # Whether one is from before a closing is known as long as that is remembered.
@@ -90,7 +116,7 @@ def accepts(outage: Outage | None, report: Report, now: float, vote_secs: float)
         return False
     if outage is None or not outage.is_open:
         closed_at = outage.closed_at if outage is not None else None
-        return report.votes and (closed_at is None or now - report.age_secs > closed_at)
+        return report.votes and (closed_at is None or now - report.age_secs >= closed_at)
     return True
 
 
