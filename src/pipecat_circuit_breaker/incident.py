@@ -26,6 +26,7 @@ class Trigger(StrEnum):
         CHANNEL_DOWN: ``max_errors`` deliveries in a row failed.
         LOG_ECHO: Sending messages writes log lines that are sent as messages.
         FAILOVER: A service of a switcher that has a failover has failed a request.
+        FLEET: It failed once, and the fleet knew of the outage already.
         MANUAL: Somebody opened it by hand.
     """
 
@@ -35,6 +36,7 @@ class Trigger(StrEnum):
     CHANNEL_DOWN = "channel_down"
     LOG_ECHO = "log_echo"
     FAILOVER = "failover"
+    FLEET = "fleet"
     MANUAL = "manual"
 
 

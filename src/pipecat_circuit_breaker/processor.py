@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pipecat.utils.text.base_text_aggregator import BaseTextAggregator
 
     from pipecat_circuit_breaker.failover import Failover
+    from pipecat_circuit_breaker.fleet import Fleet
 
 _EVENTS = {
     Change.OPENED: "on_circuit_opened",
@@ -117,7 +118,12 @@ class CircuitBreakerProcessor(FrameProcessor):
     only_hands_on = True
 
     def __init__(
-        self, *, params: CircuitBreakerParams | None = None, tags: Tags = None, **kwargs: Any
+        self,
+        *,
+        params: CircuitBreakerParams | None = None,
+        tags: Tags = None,
+        fleet: "Fleet | None" = None,
+        **kwargs: Any,
     ) -> None:
         """Initialize the circuit breaker.
 
@@ -128,6 +134,8 @@ class CircuitBreakerProcessor(FrameProcessor):
                 one, asked when an incident begins. At most 32 of them, each
                 value at most ``max_text`` characters. They are in incidents,
                 log fields and spans, and not in metrics.
+            fleet: What this bot and others tell each other of outages; one for all bots
+                of the process. None shares nothing.
             **kwargs: ``name`` and ``metrics``, passed to the parent class.
 
         Raises:
@@ -140,10 +148,13 @@ class CircuitBreakerProcessor(FrameProcessor):
             raise TypeError(
                 f"expected tags to be a mapping, or a function of the worker, got {tags!r:.100}"
             )
+        if fleet is not None and not callable(getattr(fleet, "join", None)):
+            raise TypeError(f"expected fleet=Fleet(...), got {fleet!r:.100}")
         # Direct mode: a frame that passes here waits in no queue of ours.
         super().__init__(enable_direct_mode=True, **kwargs)
         self._params = params or CircuitBreakerParams()
         self._tags = tags
+        self._fleet = fleet
         self._guard: Guard | None = None
         self._watched: list[Clients] = []
         self._failovers: list[Failover] = []
@@ -351,6 +362,8 @@ class CircuitBreakerProcessor(FrameProcessor):
             self._tags,
             self._tell_loop,
         )
+        if self._fleet is not None:
+            self._guard.join_fleet(self._fleet)
         worker.add_event_handler("on_pipeline_finished", self._on_pipeline_finished)
         for failover in self._failovers:
             failover.join(self._guard)
@@ -465,5 +478,5 @@ def _refuse_unknown(kwargs: Mapping[str, Any]) -> None:
             )
         if name not in _PARENTS:
             raise TypeError(
-                f"expected params, tags, {', '.join(sorted(_PARENTS))}; got {name}={value!r:.100}"
+                f"expected params, tags, fleet, {', '.join(sorted(_PARENTS))}; got {name}={value!r:.100}"
             )

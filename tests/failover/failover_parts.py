@@ -151,12 +151,12 @@ class Ear(Tap):
 class Bot:
     """A bot with a failover: what was heard, told, and switched."""
 
-    def __init__(self, *llms, strategy=ServiceSwitcherStrategyManual, **settings):
+    def __init__(self, *llms, strategy=ServiceSwitcherStrategyManual, fleet=None, **settings):
         self.llms = llms
         self.front, self.ear = Tap(), Ear()
         self.switcher = LLMSwitcher(list(llms), strategy)
         self.breaker = CircuitBreakerProcessor(
-            params=CircuitBreakerParams(clock=lambda: asyncio.get_event_loop().time())
+            params=CircuitBreakerParams(clock=lambda: asyncio.get_event_loop().time()), fleet=fleet
         )
         self.failover = self.breaker.failover(self.switcher, **settings)
         self.told = []

@@ -180,12 +180,20 @@ class Whisper(Server):
 class Call:
     """A caller who speaks, a bot that listens, and all that left the switcher."""
 
-    def __init__(self, services, *, servers=(), strategy=ServiceSwitcherStrategyManual, **settings):
+    def __init__(
+        self,
+        services,
+        *,
+        servers=(),
+        strategy=ServiceSwitcherStrategyManual,
+        fleet=None,
+        **settings,
+    ):
         self.services, self.servers = services, servers
         self.front, self.ear = Tap(), Tap()
         self.switcher = ServiceSwitcher([*services], strategy)
         self.breaker = CircuitBreakerProcessor(
-            params=CircuitBreakerParams(clock=lambda: asyncio.get_event_loop().time())
+            params=CircuitBreakerParams(clock=lambda: asyncio.get_event_loop().time()), fleet=fleet
         )
         self.failover = self.breaker.failover(self.switcher, **settings)
         self.line = [self.breaker, self.front, self.switcher, self.ear]

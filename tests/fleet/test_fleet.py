@@ -1,14 +1,19 @@
 """A fleet's one task: connected, alone, and back; who is first; and how it ends."""
 
 import asyncio
+import contextvars
 import gc
 import math
+import subprocess
 import sys
+import weakref
+from pathlib import Path
 
 import pytest
 from fleet_parts import AHEAD, KEY, FakeStore, Process, Time, Voice, outage, turns
 from loguru import logger
 
+from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams, ModeSet
 from pipecat_circuit_breaker.fleet.link import LINGER_SECS, MAX_STUCK
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
@@ -81,8 +86,6 @@ async def test_it_may_be_started_before_any_bot(start, store, time):
 
 
 async def test_its_task_knows_nothing_of_the_bot_that_started_it(start, store):
-    import contextvars
-
     ours = contextvars.ContextVar("ours", default=None)
     seen = []
     process = await start(joins=False)
@@ -178,7 +181,7 @@ async def test_a_listener_that_raises_changes_nothing_for_others(start, store):
         handlers = process.fleet._event_handlers[f"on_fleet_outage_{event}"].handlers
         handlers.reverse()
     process.join()
-    bad = process.fleet.join("bad", raises)
+    bad = process.fleet.join("bad", raises, raises)
     origin = process.origin()
     bad._keys.update(process.view._keys)
     await turns()
@@ -218,6 +221,23 @@ async def test_a_storm_of_failures_is_one_report_and_no_task_each(start, store):
     assert len(asyncio.all_tasks()) == tasks
     await turns()
     assert [report.failures for report in store.reports] == [10_000]
+
+
+async def test_what_a_store_answers_is_known_without_any_news(start, store):
+    process = await start(min_instances=1)
+    store.put = lambda record: store.records.update({record.key: record})
+    process.fail()
+    await turns()
+    assert process.told[-1] == ("opened", KEY, True)
+
+
+async def test_a_task_that_has_told_all_there_is_sleeps(start, store, time):
+    process = await start(min_instances=1)
+    process.fail()
+    await turns()
+    before = time.sleeps
+    await turns(200)
+    assert time.sleeps == before
 
 
 async def test_while_it_storms_a_process_reports_once_a_second(start, store, time):
@@ -280,6 +300,19 @@ async def test_an_outcome_of_which_the_lease_is_of_another_generation_is_not_tol
     process.view.worked(process.origin())
     await turns()
     assert "lease" in store.log and "settle" not in store.log
+
+
+async def test_an_outcome_is_told_when_the_store_is_back(start, store, time):
+    process = await start(min_instances=1)
+    process.fail()
+    await time.pass_(3)
+    store.faults["settle"] = StoreUnavailable("gone")
+    process.view.worked(process.origin())
+    await time.pass_(5)
+    store.faults.clear()
+    await time.pass_(2)
+    assert store.records[KEY].ending == "recovered"
+    assert process.told[-1] == ("closed", KEY, True) or process.told[-2] == ("closed", KEY, True)
 
 
 async def test_where_somebody_has_said_so_nothing_is_told(start, store, time):
@@ -370,6 +403,34 @@ async def test_whatever_fails_bots_go_on_alone_and_are_back(start, store, time, 
     assert process.told.count("alone") == process.told.count("connected") - 1
 
 
+async def test_news_that_end_are_a_connection_that_is_lost(start, store, time):
+    process = await start()
+    store.drop_connections(None)
+    await turns()
+    assert process.told == ["connected", "alone"]
+    await time.pass_(2)
+    assert process.fleet.is_connected and len(store.listeners) == 1
+
+
+async def test_it_is_not_said_again_at_each_call(start, store, time, log):
+    process = await start()
+    for _ in range(3):
+        process.view.leave()
+        await time.pass_(LINGER_SECS + 1)
+        process.join()
+        await time.pass_(3)
+    store.faults["news"] = StoreUnavailable("gone")
+    store.drop_connections()
+    for _ in range(3):
+        process.view.leave()
+        await time.pass_(LINGER_SECS + 3)
+        process.join()
+        await time.pass_(3)
+    said = [level for level, _ in log if level != "DEBUG"]
+    assert said == ["INFO", "WARNING"]
+    assert process.told == ["connected"] * 4 + ["alone"]
+
+
 async def test_a_store_that_raises_what_it_must_not_is_reported_once(start, store, time, log):
     store.faults["read"] = ValueError("a bug")
     await start()
@@ -397,6 +458,15 @@ async def test_requests_that_never_end_do_not_pile_up(start, store, time):
     store.released.set()
     await time.pass_(3)
     assert process.fleet.is_connected
+
+
+async def test_requests_that_hang_are_ended_and_made_again(start, store, time):
+    store.faults["read"] = "hang"
+    process = await start()
+    await time.pass_(600)
+    assert store.log.count("read") > 100
+    assert len(asyncio.all_tasks()) < 10
+    assert process.told == ["alone"]
 
 
 async def test_a_hung_store_is_noticed_before_its_knowledge_is_too_old(start, store, time):
@@ -427,6 +497,18 @@ async def test_a_store_that_can_only_be_read_is_none(start, store, time):
         process.fail()
         await time.pass_(1)
     assert process.told == ["connected", "alone"]
+
+
+async def test_so_is_one_that_is_full_when_the_probe_is_due(start, store, time):
+    process = await start(min_instances=1)
+    process.fail()
+    await time.pass_(3)
+    for method in ("lease", "report", "settle"):
+        store.faults[method] = StoreUnavailable("OOM")
+    for _ in range(300):
+        process.fail(votes=False)
+        await time.pass_(0.1)
+    assert [told for told in process.told if "opened" not in told] == ["connected", "alone"]
 
 
 async def test_failures_told_to_nobody_are_told_when_the_store_is_back(start, store, time):
@@ -595,7 +677,7 @@ async def test_a_bot_that_comes_as_it_goes_down_is_served(start, store, time):
 
 async def test_a_view_that_leaves_twice_leaves_once(start, store, time):
     process = await start()
-    other = process.fleet.join("other", lambda origins: None)
+    other = process.fleet.join("other", lambda: None, lambda origins: None)
     process.view.leave()
     process.view.leave()
     assert process.fleet.status()["bots"] == 1
@@ -647,14 +729,24 @@ async def test_an_end_takes_a_few_seconds_whatever_hangs(time, method, fault):
     process.fail()
     await turns()
     closing = asyncio.ensure_future(process.fleet.close())
-    for _ in range(8):
-        await time.pass_(0.5)
-    await asyncio.wait({closing}, timeout=5)
+    await time.pass_(4)
     assert closing.done()
     assert not process.fleet.is_connected
     store.released.set()
     await turns()
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_an_end_does_not_wait_until_all_is_told(start, store, time):
+    process = await start()
+    store.faults["report"] = "slow"
+    for number in range(100):
+        process.view.failed(process.origin(f"kind {chr(65 + number % 26)}{number}"), votes=True)
+    closing = asyncio.ensure_future(process.fleet.close())
+    await time.pass_(2.1)
+    assert closing.done()
+    assert 1 <= len(store.reports) <= 3
+    assert store.log[-1] == "close"
 
 
 @pytest.mark.parametrize("fault", [None, StoreUnavailable("gone"), "hang"])
@@ -739,11 +831,12 @@ async def test_nothing_is_left_of_a_fleet_that_is_over(store, time):
     await turns()
     await process.fleet.close()
     process.view.leave()
-    fleet = process.fleet
+    await turns()
+    assert len(asyncio.all_tasks()) == 1
+    fleet = weakref.ref(process.fleet)
     del process
     gc.collect()
-    assert fleet.status()["bots"] == 0
-    assert len(asyncio.all_tasks()) == 1
+    assert fleet() is None
 
 
 # What it is given, and what it shows.
@@ -828,3 +921,35 @@ async def test_what_is_open_by_hand_waits_for_no_probe(start, store):
 def test_its_settings_can_be_read(time):
     params = FleetParams(name="other")
     assert Fleet(store=FakeStore(time), params=params).params is params
+
+
+def test_without_a_url_redis_is_not_even_looked_for():
+    code = (
+        "import sys; sys.modules['redis'] = None\n"
+        "from pipecat_circuit_breaker.fleet import Fleet, FleetParams\n"
+        "import fleet_parts as parts\n"
+        "time = parts.Time(); Fleet(store=parts.FakeStore(time))\n"
+    )
+    folder = Path(__file__).parent
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=60)
+
+
+async def test_without_a_url_all_fleets_of_a_name_in_a_process_know_the_same(time):
+    fleets = [
+        Fleet(params=FleetParams(name=name), clock=time, sleep=time.sleep)
+        for name in ("one-of-a-test", "one-of-a-test", "another-of-a-test")
+    ]
+    one, two, other = fleets
+    service = Voice()
+    origin = Origin.of(service, "ConnectError", where="here")
+    views = [
+        fleet.join("bot", lambda: None, lambda origins: None)
+        for fleet in (one, one, two, other, other)
+    ]
+    for view in views:
+        view.learn(origin, service)
+        view.failed(origin, votes=True)
+    await turns()
+    assert [len(fleet.outages) for fleet in fleets] == [1, 1, 0]
+    for fleet in fleets:
+        await fleet.close()

@@ -153,7 +153,7 @@ def test_a_request_when_the_probe_is_due_is_the_probe(desk):
     desk.know(DUE)
     assert desk.outbox.try_out(DUE, success=True)
     assert desk.outbox.secs_to_next() == 0
-    assert desk.sent() == [Evidence(KEY, DUE.generation, True)]
+    assert desk.sent() == [Evidence(KEY, DUE.generation, True, desk.clock())]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_first_outcome_counts(desk):
     desk.know(DUE)
     desk.outbox.try_out(DUE, success=False)
     assert not desk.outbox.try_out(DUE, success=True)
-    assert desk.sent() == [Evidence(KEY, DUE.generation, False)]
+    assert desk.sent() == [Evidence(KEY, DUE.generation, False, desk.clock())]
 
 
 def test_one_lease_is_asked_for_once_a_second(desk, clock):
@@ -201,10 +201,15 @@ def test_a_request_that_another_probe_has_overtaken_is_not_told(desk, record):
     assert desk.sent() == []
 
 
-def test_while_nobody_could_be_asked_requests_were_no_probes(desk):
+def test_a_request_is_a_probe_as_long_as_it_says_something_of_now(desk, clock):
     desk.know(DUE)
     desk.outbox.try_out(DUE, success=True)
-    desk.outbox.drop_evidence()
+    (evidence,) = desk.sent()
+    clock.advance(10)
+    desk.outbox.put_back(evidence)
+    assert desk.sent() == [evidence]
+    clock.advance(0.1)
+    desk.outbox.put_back(evidence)
     assert desk.sent() == []
 
 
@@ -267,6 +272,65 @@ def test_room_is_made_for_what_fails_later(desk, clock):
     clock.advance(1.5)
     assert desk.fail("b: 1")
     assert [report.key for report in desk.sent()] == ["b: 1"]
+
+
+def test_room_is_made_by_what_was_told_longest_ago(desk, clock):
+    for number in range(MAX_PENDING):
+        desk.fail(f"a: {number}")
+    desk.sent()
+    clock.advance(1.5)
+    desk.fail("a: 0")
+    desk.sent()
+    assert desk.fail("b: 1")
+    assert not desk.fail("a: 0") or len(desk.sent()) == 1
+
+
+def test_where_there_is_no_room_nobody_has_to_look(desk):
+    for number in range(MAX_PENDING):
+        desk.fail(f"a: {number}")
+    assert not desk.fail("b: 1")
+
+
+def test_nothing_is_kept_of_what_does_not_fail_any_more(desk, clock):
+    desk.fail()
+    desk.sent()
+    clock.advance(10.1)
+    desk.sent()
+    assert desk.outbox._lines == {}
+
+
+def test_reports_of_processes_that_began_at_once_are_spread(desk, clock):
+    waits = set()
+    for _ in range(5):
+        desk.fail()
+        clock.advance(2)
+        desk.sent()
+        desk.fail()
+        waits.add(round(desk.outbox.secs_to_next(), 3))
+    assert len(waits) > 1
+
+
+def test_a_report_that_comes_back_when_its_line_is_gone_is_dropped(desk, clock):
+    desk.fail()
+    (report,) = desk.sent()
+    clock.advance(10.1)
+    desk.sent()
+    desk.outbox.put_back(report)
+    assert desk.sent() == []
+
+
+def test_a_failure_of_what_is_known_is_no_vote(desk):
+    desk.fail(votes=False)
+    (report,) = desk.sent()
+    assert not report.votes
+
+
+def test_all_that_waits_is_counted(desk, clock):
+    desk.know(DUE)
+    desk.fail()
+    desk.outbox.try_out(DUE, success=False)
+    desk.outbox.settle(Settlement(KEY, "me.1", 1, True, clock() + 15))
+    assert len(desk.outbox) == 3
 
 
 def test_asking_for_leases_leaves_no_traces_of_old_outages(desk, clock):

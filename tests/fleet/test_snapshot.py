@@ -60,6 +60,20 @@ def test_a_probe_is_news(snapshot, fields):
     assert kinds(snapshot.apply(outage(**{"generation": 1, **fields}))) == ["changed"]
 
 
+def test_a_record_that_came_late_changes_nothing(snapshot):
+    snapshot.apply(outage(generation=1, seen_at=AHEAD + 5))
+    snapshot.apply(outage(generation=1, seen_at=AHEAD + 4))
+    assert snapshot.open_at(KEY).seen_at == AHEAD + 5
+
+
+def test_it_is_calm_where_nothing_is_open_or_suspected(snapshot):
+    assert snapshot.is_calm and not snapshot.is_any_open
+    snapshot.apply(outage(generation=1))
+    assert not snapshot.is_calm and snapshot.is_any_open
+    snapshot.apply(outage(state="closed", generation=2))
+    assert snapshot.is_calm and not snapshot.is_any_open
+
+
 def test_a_suspected_one_is_known_and_not_open(snapshot):
     assert snapshot.apply(outage(state="suspected")) == []
     assert snapshot.get(KEY).state == "suspected"
@@ -101,6 +115,11 @@ def test_a_tombstone_is_kept_for_a_minute_whatever_a_store_has_lost(snapshot, cl
 def test_a_server_that_was_flushed_is_believed_again_at_its_next_outage(snapshot):
     snapshot.apply(outage(state="closed", generation=5, closed_at=AHEAD + 9))
     assert kinds(snapshot.apply(outage(generation=1, at=AHEAD + 10))) == ["opened"]
+
+
+def test_what_began_when_the_other_was_over_may_be_the_same(snapshot):
+    snapshot.apply(outage(state="closed", generation=5, closed_at=AHEAD + 9))
+    assert snapshot.apply(outage(generation=1, at=AHEAD + 9)) == []
 
 
 def test_a_server_that_was_flushed_is_believed_at_once_where_it_is_read(snapshot):
@@ -171,6 +190,12 @@ def test_a_newer_mode_wins(snapshot):
     assert snapshot.mode.mode == "guard"
 
 
+def test_a_mode_that_was_heard_before_the_store_was_asked_goes(snapshot):
+    snapshot.apply(ModeSet(mode="observe", at=9))
+    snapshot.apply(known(), since=snapshot.mark())
+    assert snapshot.mode.mode == "guard"
+
+
 def test_a_mode_that_was_heard_after_the_store_was_asked_stays(snapshot):
     mark = snapshot.mark()
     snapshot.apply(ModeSet(mode="observe", at=9))
@@ -205,6 +230,13 @@ def test_services_are_told_apart_by_their_whole_name(snapshot):
 
     assert [o.key for o in snapshot.open_of("TTS")] == ["TTS: a in x", "TTS: b in x"]
     assert [o.key for o in snapshot.open_of("TTS[eu]")] == ["TTS[eu]: a in x"]
+
+
+def test_of_a_service_what_is_over_is_told_apart_from_what_goes_on(snapshot):
+    over = outage("TTS: a in x", state="closed")
+    for record in (over, outage("TTS: b in x"), outage("STT: a in x", state="closed")):
+        snapshot.apply(record)
+    assert snapshot.over_of("TTS") == [over]
 
 
 def test_an_open_one_takes_the_place_of_one_that_is_not(snapshot):

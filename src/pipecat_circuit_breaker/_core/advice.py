@@ -63,6 +63,9 @@ _LOOK = {
 }
 
 
+_FLEET = "Other bots of the fleet have found it out before: one outage, and one cause."
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelFacts:
     """What is known of an output transport when a circuit of it opens.
@@ -123,13 +126,16 @@ def advise(evidence: Evidence) -> Advice:
             processor=processor,
             text="Opened by hand: close_circuits() or reset_circuits() closes it again.",
         )
-    return (
+    advice = (
         _log_feeds_itself(evidence)
         or _refused(evidence)
         or _answered(evidence)
         or _channel(evidence)
         or _processor(evidence)
     )
+    if evidence.trigger is not Trigger.FLEET:
+        return advice
+    return advice.model_copy(update={"text": f"{advice.text} {_FLEET}"})
 
 
 def _log_feeds_itself(evidence: Evidence) -> Advice | None:
@@ -284,7 +290,8 @@ def _processor(evidence: Evidence) -> Advice:
             text=f"{cause.processor} fails ({_quote(cause.text)}), and {processor} makes errors of "
             f"its own of that{failure}. Look at {cause.processor}.",
         )
-    fails = "failed" if evidence.trigger is Trigger.FAILOVER else "fails again and again"
+    once = evidence.trigger in (Trigger.FAILOVER, Trigger.FLEET)
+    fails = "failed" if once else "fails again and again"
     where = "Look at what it is given, and at what it calls."
     if last is not None and last.category in _LOOK:
         where = _LOOK[last.category]

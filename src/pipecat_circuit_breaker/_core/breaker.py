@@ -37,6 +37,7 @@ from pipecat_circuit_breaker._core.origin import (
     Processor,
 )
 from pipecat_circuit_breaker._core.services import Services
+from pipecat_circuit_breaker._core.shared import SharedKnowledge
 from pipecat_circuit_breaker._core.window import Window
 from pipecat_circuit_breaker.incident import Call, CircuitSnapshot, Incident, Totals, Trigger
 
@@ -83,6 +84,9 @@ class Delivery:
         kind: The message's kind.
         message: What it says.
         handled: Name of the frame's class.
+
+    ``is_shared`` says whether its failure is the fleet's concern; it is set
+    before that is reported.
     """
 
     __slots__ = (
@@ -93,6 +97,7 @@ class Delivery:
         "closed",
         "counted",
         "handled",
+        "is_shared",
         "kind",
         "link",
         "message",
@@ -120,6 +125,7 @@ class Delivery:
         self.kind = kind
         self.message = message
         self.handled = handled
+        self.is_shared = False
         # What its success has brought about, and what is undone when it is taken back.
         self.counted: tuple[float, ...] = ()
         self.closed = False
@@ -229,6 +235,8 @@ class Breaker:
         # Of services that have a failover, which drives them: as many as there are services.
         self._services = Circuits(max_circuits)
         self.failovers: list[Services] = []
+        #: What other bots have found out; None without a fleet.
+        self.shared: SharedKnowledge | None = None
         self._journal = Journal(
             max_names=max_circuits,
             clock=clock,
@@ -399,11 +407,18 @@ class Breaker:
                 concerned.append(guarded)
         if not concerned:
             return None
+        if self.shared is not None and not own.circuit.is_closed:
+            self.shared.failed(own.origin, votes=not own.by_fleet)
         held_by = [guarded for guarded in concerned if not guarded.circuit.is_ready]
         if held_by:
             pass
-        elif by_delivery and all(guarded.by_delivery for guarded in concerned):
-            # The message was the probe, and it has failed: nobody has to hear of it.
+        elif (by_delivery and all(guarded.by_delivery for guarded in concerned)) or (
+            self.shared is not None
+            and own in concerned
+            and self.shared.knows(own.origin) is not None
+        ):
+            # The message was the probe, or a request of whichever bot of the fleet, and it
+            # has failed: nobody has to hear of it.
             held_by = concerned
             for guarded in concerned:
                 self._probe(guarded, link)
@@ -452,7 +467,14 @@ class Breaker:
             return _PASSES
         self._journal.failed(own.origin)
         own.note_failure(link.handled, by_delivery=by_delivery)
-        if self._apply(own, own.circuit.fail(), Trigger.ERRORS, link):
+        opened = self._apply(own, own.circuit.fail(), Trigger.ERRORS, link)
+        if self.shared is not None:
+            if not opened and (wait := self.shared.knows(own.origin)) is not None:
+                own.by_fleet = True
+                opened = self._apply(own, own.circuit.trip(wait), Trigger.FLEET, link)
+            if opened:
+                self.shared.failed(own.origin, votes=not own.by_fleet)
+        if opened:
             return ErrorVerdict(True, self._journal.opening_remark(own))
         if link.failures >= self._max_errors and link.first is not None:
             return self._trip(link, self._obtain(link.first), Trigger.RECURSION)
@@ -720,6 +742,8 @@ class Breaker:
         if channel.guarded is not None:
             delivery.counted = channel.guarded.circuit.succeed()
             delivery.closed = self._recovered(channel.guarded)
+            if delivery.closed and self.shared is not None:
+                self.shared.worked(channel.guarded.origin)
         channel.delivered()
         if channel.destination is not None:
             delivery.whole_counted = output.whole_failures.clear()
@@ -782,6 +806,7 @@ class Breaker:
 
     def _fail_channel(self, guarded: Guarded, delivery: Delivery) -> None:
         circuit, channel = guarded.circuit, delivery.channel
+        trigger = Trigger.CHANNEL_DOWN
         self._journal.failed(guarded.origin)
         # So many of an output's destinations have never been reached that one
         # more of them is taken for gone at its first failure.
@@ -796,7 +821,15 @@ class Breaker:
             transitions = circuit.trip()
         else:
             transitions = circuit.fail()
-        self._apply(guarded, transitions, Trigger.CHANNEL_DOWN, delivery.link)
+            shared = self.shared if delivery.is_shared and circuit.is_closed else None
+            if shared is not None and shared.knows(guarded.origin) is not None:
+                # With its own cooldown, and its own probes: what becomes of other bots'
+                # messages says little about a channel that may work again.
+                guarded.by_fleet, trigger = True, Trigger.FLEET
+                transitions += circuit.trip()
+        self._apply(guarded, transitions, trigger, delivery.link)
+        if self.shared is not None and delivery.is_shared and not circuit.is_closed:
+            self.shared.failed(guarded.origin, votes=not guarded.by_fleet)
 
     def _fail_whole(self, output: Output, delivery: Delivery) -> None:
         whole = output.whole
@@ -819,6 +852,28 @@ class Breaker:
     def logged(self, delivery: Delivery, line: str) -> None:
         """Remember a line; whoever hears of it calls :meth:`Delivery.log`."""
         self._echoes.note(line, delivery.link, delivery.message, now=self._clock())
+
+    #
+    # The fleet
+    #
+
+    def over_in_fleet(self, origins: Iterable[Origin]) -> None:
+        """Close the circuits of an outage that is over for the whole fleet.
+
+        Once in a window at most, before their own cooldown is over: a store that
+        opens and closes without end lets no more errors through than that.
+
+        Args:
+            origins: What had failed.
+        """
+        now = self._clock()
+        for origin in origins:
+            guarded = self._circuits.get(origin)
+            if guarded is None or guarded.circuit.is_closed or guarded.circuit.is_isolated:
+                continue
+            if now - guarded.fleet_closed_at >= self._window_secs or guarded.circuit.is_cool:
+                guarded.fleet_closed_at = now
+                self._apply(guarded, guarded.circuit.close(Reason.RECOVERED))
 
     #
     # Services that stand in for each other

@@ -274,12 +274,16 @@ class Circuit:
         if self._state is CircuitState.CLOSED:
             self._failures.restore(counted)
 
-    def trip(self) -> Transitions:
-        """Open the circuit whatever it has counted."""
+    def trip(self, wait: float | None = None) -> Transitions:
+        """Open the circuit whatever it has counted.
+
+        Args:
+            wait: Seconds to stay open, where somebody knows better than the cooldown.
+        """
         before = self.look()
         if self._state is not CircuitState.CLOSED:
             return before
-        return before + self._open(self.now, Reason.TRIPPED)
+        return before + self._open(self.now, Reason.TRIPPED, wait)
 
     def isolate(self) -> Transitions:
         """Open the circuit until :meth:`close`: no probe goes, whatever the time."""
@@ -350,10 +354,12 @@ class Circuit:
         """Note that what seemed to be use came to nothing: it has to be used again."""
         self._used_at = _NEVER
 
-    def _open(self, now: float, reason: Reason) -> Transitions:
+    def _open(self, now: float, reason: Reason, wait: float | None = None) -> Transitions:
         self._openings_in_a_row += 1
         self._opened_at = now
-        self._retry_at = now + self._settings.cooldown(self._openings_in_a_row)
+        if wait is None:
+            wait = self._settings.cooldown(self._openings_in_a_row)
+        self._retry_at = now + wait
         return self._enter(CircuitState.OPEN, reason)
 
     def _enter(self, state: CircuitState, reason: Reason) -> Transitions:

@@ -51,6 +51,9 @@ class Guarded:
         is_service: Whether it is that of a service that others stand in for.
         failed_with: Origins of the requests that such a service has failed since
             it opened, at most 16.
+        by_fleet: Whether it has opened because other bots knew: its failures are then
+            no evidence of this bot's own.
+        fleet_closed_at: When it was last closed because other bots knew.
     """
 
     origin: Origin
@@ -63,6 +66,8 @@ class Guarded:
     is_channel: bool = field(init=False)
     is_service: bool = field(init=False)
     failed_with: set[Origin] = field(default_factory=set)
+    by_fleet: bool = False
+    fleet_closed_at: float = float("-inf")
 
     def __post_init__(self) -> None:
         """See whose it is, once: this is asked several times for each failure."""
@@ -90,7 +95,7 @@ class Guarded:
         """Let go of what was known of a failure that is over."""
         self.fails_on.clear()
         self.failed_with.clear()
-        self.by_delivery, self.works_again = True, False
+        self.by_delivery, self.works_again, self.by_fleet = True, False, False
 
 
 class Circuits:

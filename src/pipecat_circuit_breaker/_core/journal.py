@@ -536,12 +536,17 @@ class Journal:
     def opening_remark(self, guarded: Guarded) -> str:
         """What the error that has opened a circuit says upstream."""
         outage = self._outages.get(guarded)
-        if outage is not None and outage.trigger is Trigger.RECURSION:
-            return remarks.opened("errors and messages set each other off")
-        if outage is not None and outage.trigger is Trigger.TOO_MANY:
-            return remarks.opened("too many errors of one processor")
-        failures = outage.failures if outage is not None else 0
-        return remarks.opened(f"{failures} related errors")
+        if outage is None:
+            return remarks.opened("0 related errors")
+        match outage.trigger:
+            case Trigger.RECURSION:
+                return remarks.opened("errors and messages set each other off")
+            case Trigger.TOO_MANY:
+                return remarks.opened("too many errors of one processor")
+            case Trigger.FLEET:
+                return remarks.opened("the fleet knows of this outage")
+            case _:
+                return remarks.opened(f"{outage.failures} related errors")
 
     def probe_remark(self, guarded: Guarded) -> str:
         """What an error says upstream that is let through as the probe."""

@@ -36,5 +36,5 @@ class SharedKnowledge(Protocol):
         ...
 
     def worked(self, origin: Origin) -> None:
-        """Tell the fleet that something works which has failed before."""
+        """Tell the fleet that a channel works again, by what it has delivered."""
         ...

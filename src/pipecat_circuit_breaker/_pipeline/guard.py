@@ -12,11 +12,12 @@ the breaker's own terms, and does what the breaker says.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import Token
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from pipecat.frames.frames import ErrorFrame, Frame, OutputTransportMessageFrame
@@ -32,10 +33,18 @@ from pipecat_circuit_breaker._core.channel import Absence, Output
 from pipecat_circuit_breaker._core.circuit import Circuit, CircuitState
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.news import News, log_fields, log_level, log_line
-from pipecat_circuit_breaker._core.origin import Processor
+from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin, Processor
 from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._core.text import one_line
-from pipecat_circuit_breaker._pipeline import errors, identify, observers, outputs, releases, worker
+from pipecat_circuit_breaker._pipeline import (
+    errors,
+    identify,
+    observers,
+    outputs,
+    releases,
+    results,
+    worker,
+)
 from pipecat_circuit_breaker._pipeline.call import Tags, call_of
 from pipecat_circuit_breaker._pipeline.doors import Door
 from pipecat_circuit_breaker._pipeline.log import ear
@@ -45,6 +54,10 @@ from pipecat_circuit_breaker._pipeline.tools import Tools
 from pipecat_circuit_breaker.incident import Call, CircuitSnapshot, Incident, Totals
 from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 from pipecat_circuit_breaker.tool_loop import ToolLoop
+
+if TYPE_CHECKING:
+    from pipecat_circuit_breaker.fleet.fleet import Fleet
+    from pipecat_circuit_breaker.fleet.view import View
 
 _GUARD = "_circuit_breaker_guard"
 
@@ -102,6 +115,11 @@ class Guard:
         self._unusable: set[int] = set()
         # What processors with an open circuit have handled last.
         self._in_hand: dict[int, Note | None] = {}
+        #: What this bot and its fleet know of each other; None without one.
+        self.fleet: View | None = None
+        self._telling: set[asyncio.Task[None]] = set()
+        # The services whose answers are heard, by their id.
+        self._heard_services: dict[int, Undo] = {}
         self._undo: list[Undo] = []
         self._undo_alert: list[Undo] = []
         self._attach(worker.pipeline)
@@ -154,6 +172,10 @@ class Guard:
         self._breaker.finish()
         await self.tell()
         self._stand_down()
+        if self.fleet is not None:
+            self.fleet.leave()
+        for leave in self._heard_services.values():
+            leave()
         while self._undo:
             self._undo.pop()()
         if getattr(self.worker, _GUARD, None) is self:
@@ -163,6 +185,49 @@ class Guard:
                 await left()
             except Exception as e:
                 self._report("telling that it is over", e)
+
+    def join_fleet(self, fleet: Fleet) -> None:
+        """Share what is found out with other bots; with the first fleet that is given.
+
+        Args:
+            fleet: The fleet.
+        """
+        if self.fleet is not None:
+            return
+        try:
+            name = one_line(self.worker.name, 64)
+            self.fleet = fleet.join(name, self._changed_in_fleet, self._over_in_fleet)
+            self._breaker.shared = self.fleet
+            self._changed_in_fleet()
+        except Exception as e:
+            self._report("joining the fleet", e)
+
+    def _changed_in_fleet(self) -> None:
+        """Hear the answers of those services that are out, as the others wait for one."""
+        fleet, heard = self.fleet, self._heard_services
+        if fleet is None or self._has_left:
+            return
+        for processor, _ in _processors(self.worker.pipeline, hears_errors=False):
+            if fleet.is_out(processor):
+                if processor.id not in heard:
+                    heard[processor.id] = results.stand_at(processor, self._note_result)
+            elif (leave := heard.pop(processor.id, None)) is not None:
+                leave()
+
+    def _note_result(self, service: FrameProcessor, frame: Frame) -> None:
+        try:
+            if self.fleet is not None and self.fleet.is_result(service, frame):
+                self.fleet.service_worked(service)
+        except Exception as e:
+            self._report("noting that a service works", e)
+
+    def _over_in_fleet(self, origins: frozenset[Origin]) -> None:
+        """Close what is over for all; in the fleet's task, which waits for no bot."""
+        if not self._has_left:
+            self._breaker.over_in_fleet(origins)
+            telling = asyncio.ensure_future(self.tell())
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
 
     def _attach(self, pipeline: FrameProcessor) -> None:
         numbers = count()
@@ -429,13 +494,16 @@ class Guard:
             # It may have taken longer than a window, and proves nothing but this error.
             self._breaker.disturbed(processor.id)
         self._be_alert()
+        origin = identify.origin_of(frame, processor)
+        if self.fleet is not None:
+            self._learn(self.fleet, origin, processor, frame)
         link = self._causality.born(
             frame,
             processor,
             cause,
             at=now,
             text=frame.error,
-            origin=identify.origin_of(frame, processor),
+            origin=origin,
             category=releases.category_of(frame),
             handled=note.handles if note is not None else None,
             repeats=repeats,
@@ -479,6 +547,9 @@ class Guard:
             link.passes = True
             return True
         delivery, by_delivery = self._delivery_of(frame, link)
+        if delivery is not None and self.fleet is not None and frame.processor is not None:
+            category = releases.category_of(frame)
+            self._note_shared(self.fleet, delivery, frame.processor, frame.exception, category)
         verdict = self._breaker.judge_error(
             link, delivery, by_delivery=by_delivery, must_pass=must_pass
         )
@@ -510,6 +581,33 @@ class Guard:
         except Exception as e:
             self._report("judging an error", e)
             return True
+
+    def _learn(self, fleet: View, origin: Origin, processor: Processor, error: ErrorFrame) -> None:
+        """Find out whether a failure is the fleet's concern; a remote worker's is not."""
+        if isinstance(processor, FrameProcessor):
+            category = releases.category_of(error)
+            fleet.learn(origin, processor, category=category, exception=error.exception)
+
+    def _note_shared(
+        self,
+        fleet: View,
+        delivery: Delivery,
+        output: FrameProcessor,
+        failure: Exception | None,
+        category: str | None,
+    ) -> None:
+        """Find out whether a delivery that fails is; one to a participant never is."""
+        try:
+            if delivery.channel.destination is None:
+                delivery.is_shared = fleet.learn(
+                    Origin.of(output, CHANNEL_DOWN),
+                    output,
+                    category=category,
+                    exception=failure,
+                    by_delivery=True,
+                )
+        except Exception as e:
+            self._report("asking what the fleet shares", e)
 
     def _delivery_of(self, frame: ErrorFrame, link: Link) -> tuple[Delivery | None, bool]:
         """The delivery on whose account an error is pushed, and whether it is one at all."""
@@ -629,6 +727,9 @@ class Guard:
         if link is not None and link.origin is not None:
             return link
         processor = identify.processor_of(error, service, None)
+        origin = identify.origin_of(error, processor)
+        if self.fleet is not None:
+            self._learn(self.fleet, origin, processor, error)
         # A copy: nobody has pushed this one, and it may be pushed yet.
         return self._causality.born(
             copy.copy(error),
@@ -638,7 +739,7 @@ class Guard:
             ),
             at=self._params.clock(),
             text=error.error,
-            origin=identify.origin_of(error, processor),
+            origin=origin,
             category=releases.category_of(error),
         )
 
@@ -703,9 +804,14 @@ class Guard:
             note is not None and note.processor is output and note.link is link
         )
 
-    def undelivered(self, output: BaseOutputTransport, link: Link) -> None:
+    def undelivered(
+        self, output: BaseOutputTransport, delivery: Delivery, failure: Exception
+    ) -> None:
         """Note that sending a message has raised."""
-        link.undelivered_by |= {output.id}
+        if self.fleet is not None:
+            self._note_shared(self.fleet, delivery, output, failure, None)
+        delivery.failed()
+        delivery.link.undelivered_by |= {output.id}
         self._be_alert()
 
     def _destination(self, frame: Frame) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from pipecat.transports.base_output import BaseOutputTransport
 
 from pipecat_circuit_breaker._core.breaker import Delivery
-from pipecat_circuit_breaker._core.causality import Link, nest, restore
+from pipecat_circuit_breaker._core.causality import nest, restore
 from pipecat_circuit_breaker._pipeline import releases
 from pipecat_circuit_breaker._pipeline.patch import Undo, replace
 
@@ -45,7 +45,9 @@ class Keeper(Protocol):
         """
         ...
 
-    def undelivered(self, output: BaseOutputTransport, link: Link) -> None:
+    def undelivered(
+        self, output: BaseOutputTransport, delivery: Delivery, failure: Exception
+    ) -> None:
         """Note that sending a message has raised."""
         ...
 
@@ -79,8 +81,7 @@ def stand_at(output: BaseOutputTransport, keeper: Keeper) -> Undo:
         try:
             sent = await send(frame, *args, **kwargs)
         except Exception as e:
-            delivery.failed()
-            keeper.undelivered(output, delivery.link)
+            keeper.undelivered(output, delivery, e)
             if output.id not in delivery.link.queued_at:
                 raise
             # Here pipecat would let the task die that plays the audio too.

@@ -294,6 +294,8 @@ def client_events_of(transport: BaseTransport) -> ClientEvents:
     return ClientEvents(has("on_connected", "on_joined"), (), has("on_disconnected", "on_left"))
 
 
+_TRANSPORTS = "pipecat.transports."
+
 #: pipecat's own transports that have one client at a time.
 _SERVE_ONE = {
     "FastAPIWebsocketTransport",
@@ -306,8 +308,22 @@ _SERVE_ONE = {
 def serves_one(transport: BaseTransport) -> bool:
     """Whether a transport is known to have no more than one client."""
     return any(
-        kind.__name__ in _SERVE_ONE and kind.__module__.startswith("pipecat.transports.")
+        kind.__name__ in _SERVE_ONE and kind.__module__.startswith(_TRANSPORTS)
         for kind in type(transport).__mro__
+    )
+
+
+def signals_over_a_server(output: FrameProcessor) -> bool:
+    """Whether an output of pipecat's reaches its clients by a server, and not each for itself.
+
+    Then that it reaches none may be the server's fault; else its client has gone.
+    """
+    return any(
+        kind.__module__.startswith(_TRANSPORTS)
+        and kind is not BaseOutputTransport
+        and kind.__name__.replace("OutputTransport", "Transport") not in _SERVE_ONE
+        for kind in type(output).__mro__
+        if issubclass(kind, BaseOutputTransport)
     )
 
 

@@ -12,7 +12,7 @@ import asyncio
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from pipecat.frames.frames import ErrorFrame, Frame, TTSSpeakFrame
@@ -25,11 +25,16 @@ from tenacity.wait import wait_base
 from pipecat_circuit_breaker._core import backoff
 from pipecat_circuit_breaker._core.causality import nest, restore
 from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline import releases
 from pipecat_circuit_breaker._pipeline.guard import Guard
 from pipecat_circuit_breaker.failover.roster import Probe, Roster
+
+if TYPE_CHECKING:
+    from pipecat_circuit_breaker.fleet.view import Probe as FleetProbe
+    from pipecat_circuit_breaker.fleet.view import View
 
 try:
     from pipecat.utils.errors import ErrorCategory  # 1.8.0
@@ -116,7 +121,14 @@ class Failover(BaseObject):
                 wait, n, lambda e: logger.error(f"{self}: asking `cooldown` failed: {e}")
             ),
             clock,
+            self._is_out_in_fleet,
         )
+        # What the application has chosen, which knows more than the fleet.
+        self._chosen: int | None = None
+        # How each has failed last, as far as the fleet is concerned.
+        self._failed_as: dict[int, Origin] = {}
+        # Where this bot is the one of all that looks whether a service works again.
+        self._leases: dict[int, FleetProbe] = {}
         self._guard: Guard | None = None
         self._services: Services | None = None
         self._shadows: dict[int, asyncio.Task[None]] = {}
@@ -163,6 +175,46 @@ class Failover(BaseObject):
         for service in [*self._shadows]:
             await self._stop_shadow(service)
 
+    @property
+    def _fleet(self) -> View | None:
+        return None if self._guard is None else self._guard.fleet
+
+    def _is_out_in_fleet(self, service: int) -> bool:
+        """Whether other bots have found a service to be out."""
+        fleet = self._fleet
+        if fleet is None or service == self._chosen:
+            return False
+        return fleet.is_out(self._switcher.services[service])
+
+    def _prefer(self, service: int) -> None:
+        """Ask first whom the application, or the strategy, has made active."""
+        self._chosen = service
+        self._roster.prefer(service)
+
+    async def _hear_of_fleet(self) -> None:
+        """Take back those services that work again, as another bot has found out."""
+        if (fleet := self._fleet) is None:
+            return
+        for service in self._roster.failing:
+            secs = self._roster.failing_secs(service)
+            if fleet.came_back(self._switcher.services[service], secs):
+                if self._roster.bring_back(service):
+                    await self._tell_recovery(service)
+
+    def _tell_fleet_answered(self, service: int) -> None:
+        if self._fleet is not None:
+            if (lease := self._leases.pop(service, None)) is not None:
+                self._fleet.settle(lease, success=True)
+            self._fleet.service_worked(self._switcher.services[service])
+
+    def _tell_fleet_failed(self, service: int, origin: Origin | None) -> None:
+        if self._fleet is not None:
+            if (lease := self._leases.pop(service, None)) is not None:
+                self._fleet.settle(lease, success=False)
+            if origin is not None:
+                self._failed_as[service] = origin
+                self._fleet.service_failed(self._switcher.services[service], origin)
+
     def _silence(self, service: int) -> ErrorFrame:
         """What is told of a service that was silent for too long."""
         text = f"no answer within {self._timeout_secs:g} s"
@@ -179,6 +231,7 @@ class Failover(BaseObject):
     async def _note_answer(self, service: int) -> None:
         others = self._roster.in_place_of(service)
         self._note(lambda services: services.answered(service, others))
+        self._tell_fleet_answered(service)
         if self._roster.succeed(service):
             await self._tell_recovery(service)
         await self._tell_outage_over()
@@ -224,6 +277,8 @@ class Failover(BaseObject):
             nobody_answers: Whether none is left to ask.
         """
         news = [service for service in failed if self._roster.fail(service)]
+        if self._chosen in failed:
+            self._chosen = None
         await self._write_down(failed, by=by, nobody_answers=nobody_answers)
         for service in news:
             processor = self._switcher.services[service]
@@ -267,6 +322,8 @@ class Failover(BaseObject):
                 for service, error in (failed or {}).items()
             }
             services.changed(self._roster.take_changes(), links)
+            for service, link in links.items():
+                self._tell_fleet_failed(service, link.origin)
             if by is not None:
                 services.took_over(by, self._roster.in_place_of(by))
             if nobody_answers:
@@ -306,10 +363,41 @@ class Failover(BaseObject):
             asked: Who is asked live.
             ask: Asks a service; returns why it failed, None where it did not.
         """
+        for service in range(len(self._switcher.services)):
+            if service != asked and service not in self._shadows and self._may_look(service):
+                self._start_shadow(service, self._look_for_fleet(service, ask(service)))
         for probe in self._roster.probes(asked):
-            task = self._switcher.create_task(self._shadow(probe, ask(probe.service)))
-            self._shadows[probe.service] = task
-            task.add_done_callback(self._forget_shadow)
+            self._start_shadow(probe.service, self._shadow(probe, ask(probe.service)))
+
+    def _start_shadow(self, service: int, shadow: Coroutine[Any, Any, None]) -> None:
+        task = self._switcher.create_task(shadow)
+        self._shadows[service] = task
+        task.add_done_callback(self._forget_shadow)
+
+    def _may_look(self, service: int) -> bool:
+        """Whether it is time that one of the fleet asks a service that is out."""
+        fleet = self._fleet
+        if fleet is None or not self._is_out_in_fleet(service):
+            return False
+        return fleet.may_probe_soon(self._switcher.services[service])
+
+    async def _look_for_fleet(self, service: int, ask: Coroutine[Any, Any, str | None]) -> None:
+        """Ask a service that is out for the whole fleet, if no other bot does."""
+        fleet, processor = self._fleet, self._switcher.services[service]
+        try:
+            probe = None if fleet is None else await fleet.probe(processor)
+            if fleet is None or probe is None:
+                return
+            failure = await ask
+        finally:
+            ask.close()
+        if failure is not None:
+            logger.debug(f"{self}: {processor} still fails: {one_line(failure, 200)}")
+        fleet.settle(probe, success=failure is None)
+        if failure is None:
+            if self._roster.succeed(service):
+                await self._tell_recovery(service)
+            await self._tell_outage_over()
 
     def _forget_shadow(self, done: asyncio.Task[None]) -> None:
         self._shadows = {s: task for s, task in self._shadows.items() if task is not done}
@@ -319,6 +407,10 @@ class Failover(BaseObject):
         if failure is not None:
             service = self._switcher.services[probe.service]
             logger.debug(f"{self}: {service} still fails: {one_line(failure, 200)}")
+            # The second look confirms the first.
+            self._tell_fleet_failed(probe.service, self._failed_as.get(probe.service))
+        else:
+            self._tell_fleet_answered(probe.service)
         if self._roster.settle(probe, success=failure is None):
             await self._tell_recovery(probe.service)
             await self._tell_outage_over()

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""Failover between LLM services: a request is asked again as long as nothing of it has left."""
+"""Failover between LLM services: a request is asked again as long as no answer has left."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pipecat.frames.frames import (
     ErrorFrame,
     LLMContextFrame,
     LLMFullResponseEndFrame,
+    ServiceSwitcherFrame,
 )
 from pipecat.pipeline.service_switcher import ServiceSwitcher
 from pipecat.processors.frame_processor import FrameDirection
@@ -55,6 +56,7 @@ class LLMFailover(Failover):
         self._members = [Member(service) for service in services]
         self._active = switcher.strategy.active_service
         self._request: Request | None = None
+        self._attempted: tuple[Member, Attempt] | None = None
 
     def leave(self) -> None:
         """Leave the switcher and its services as they were, between two calls."""
@@ -75,12 +77,13 @@ class LLMFailover(Failover):
             await self._entrance.hand_on(frame, direction)
             return
         self._note_choice()
+        await self._hear_of_fleet()
         request = self._request = Request()
         failed: dict[int, ErrorFrame] = {}
         outcome = Outcome.FAILED
         answers = self._members[0]
         try:
-            with Repair(frame.context) as repair:
+            with Repair(frame.context) as repair, self._entrance.overtaking():
                 while (service := self._roster.next(failed)) is not None:
                     if request.is_withdrawn:
                         outcome = Outcome.STOPPED
@@ -116,6 +119,8 @@ class LLMFailover(Failover):
             await self._note_loss(request.said, failed, nobody_answers=False)
         elif outcome is Outcome.FAILED:
             await self._lose(answers, request, failed)
+        elif request.is_open and not request.is_withdrawn:
+            await answers.push(LLMFullResponseEndFrame())
         # What the strategy has made of an error meanwhile is nobody's choice.
         self._active = self._switcher.strategy.active_service
 
@@ -123,6 +128,35 @@ class LLMFailover(Failover):
         """Ask nobody else: the user goes on speaking, so there was no question yet."""
         if self._request is not None:
             self._request.is_withdrawn = True
+
+    async def switch(self, frame: ServiceSwitcherFrame, direction: FrameDirection) -> bool:
+        """Let the application switch while a request runs.
+
+        Whoever answers may go on: without failover it does. Only where the next
+        request waits for it, silence ends it from here on, and blames nobody.
+
+        Args:
+            frame: What the application has queued.
+            direction: Where it is going.
+
+        Returns:
+            Whether it was meant for this switcher, and has made a service active.
+        """
+        if await self._switcher.strategy.handle_frame(frame, direction) is None:
+            return False
+        self._note_choice()
+        if self._attempted is not None:
+            member, attempt = self._attempted
+            attempt.is_left = member.service is not self._active
+            attempt.look()
+        return True
+
+    def follow(self) -> None:
+        """Note that a request waits for the one that runs."""
+        if self._request is not None:
+            self._request.is_followed = True
+        if self._attempted is not None:
+            self._attempted[1].look()
 
     async def _attempt(
         self, service: int, request: Request, frame: LLMContextFrame, direction: FrameDirection
@@ -132,14 +166,21 @@ class LLMFailover(Failover):
         attempt = Attempt(request, self._text_aggregator(), member.push)
         await self._stop_shadow(service)
         await self._activate(member)
-        await member.before(attempt)
-        await self._entrance.hand_on(frame, direction)
-        await member.behind(attempt)
+        self._attempted = member, attempt
         try:
+            await member.before(attempt)
+            await self._entrance.hand_on(frame, direction)
+            await member.behind(attempt)
             outcome = await attempt.outcome(self._timeout_secs)
         except TimeoutError:
-            await member.halt()
+            is_to_blame = not attempt.may_be_busy
+            await member.halt(attempt)
+            if not is_to_blame:
+                return Outcome.STOPPED, None
+            await attempt.give_up()
             return Outcome.FAILED, self._silence(service)
+        finally:
+            attempt.close()
         member.forget(attempt)
         return outcome, attempt.error
 
@@ -152,7 +193,7 @@ class LLMFailover(Failover):
         active = self._switcher.strategy.active_service
         if active is not self._active:
             self._active = active
-            self._roster.prefer(self._switcher.services.index(active))
+            self._prefer(self._switcher.services.index(active))
 
     async def _lose(self, last: Member, request: Request, failed: dict[int, ErrorFrame]) -> None:
         # The service has logged it already, and told its own handlers.

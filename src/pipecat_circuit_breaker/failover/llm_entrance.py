@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from pipecat.frames.frames import (
@@ -17,6 +18,7 @@ from pipecat.frames.frames import (
     Frame,
     InterruptionFrame,
     LLMContextFrame,
+    ServiceSwitcherFrame,
     StopFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
@@ -24,7 +26,7 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.pipeline.service_switcher import ServiceSwitcher
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor
 
 from pipecat_circuit_breaker._pipeline.patch import replace
 
@@ -66,6 +68,14 @@ class Driver(Protocol):
         """Ask nobody else what is being asked."""
         ...
 
+    async def switch(self, frame: ServiceSwitcherFrame, direction: FrameDirection) -> bool:
+        """Let the application switch while a request runs."""
+        ...
+
+    def follow(self) -> None:
+        """Note that a request waits for the one that runs."""
+        ...
+
     async def end(self) -> None:
         """Stop what runs beside the call."""
         ...
@@ -77,6 +87,9 @@ class Entrance:
     ``process_frame`` of the instance is replaced. Requests are driven in the
     switcher's own task for frames, so what is queued behind one waits there,
     in order, and an interruption cancels it as it cancels any other frame.
+    Without failover a request leaves that task at once, and so does a switch
+    by hand behind it. So while a request runs, ``queue_frame`` is replaced as
+    well: a switch is made there, ahead of what waits.
 
     Args:
         switcher: The switcher.
@@ -102,6 +115,36 @@ class Entrance:
         if not getattr(service, "is_usable", True):  # 1.8.0
             await service.set_usable(True)
         await strategy._set_active_if_available(service)
+
+    @contextmanager
+    def overtaking(self) -> Iterator[None]:
+        """Let a switch by hand overtake the request that runs meanwhile."""
+        queue = self.switcher.queue_frame
+
+        def queue_frame(
+            frame: Frame,
+            direction: FrameDirection = FrameDirection.DOWNSTREAM,
+            callback: FrameCallback | None = None,
+        ) -> Coroutine[Any, Any, None]:
+            if isinstance(frame, ServiceSwitcherFrame):
+                return switch(frame, direction, callback)
+            if isinstance(frame, LLMContextFrame):
+                self._driver.follow()
+            return queue(frame, direction, callback)
+
+        async def switch(
+            frame: ServiceSwitcherFrame, direction: FrameDirection, callback: FrameCallback | None
+        ) -> None:
+            if not await self._driver.switch(frame, direction):
+                await queue(frame, direction, callback)
+            elif callback is not None:
+                await callback(self.switcher, frame, direction)
+
+        undo = replace(self.switcher, "queue_frame", queue_frame)
+        try:
+            yield
+        finally:
+            undo()
 
     def _process_frame(self, frame: Frame, direction: FrameDirection) -> Coroutine[Any, Any, None]:
         if not isinstance(frame, _OURS):

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -72,8 +72,9 @@ class Member:
     """One LLM service of a switcher.
 
     It is replaced on the instance: ``push_frame``, ``push_error_frame``,
-    ``run_function_calls``, ``stop_ttfb_metrics`` and ``_push_turn_text``; during
-    a shadow request ``_call_event_handler`` too, which each frame of sound calls.
+    ``run_function_calls``, ``stop_ttfb_metrics``, ``_push_turn_text`` and
+    ``_start_interruption``; during a shadow request ``_call_event_handler`` too,
+    which each frame of sound calls.
 
     Args:
         service: The service.
@@ -83,18 +84,21 @@ class Member:
         """Stand at the service from now on."""
         self.service = service
         self._attempt: Attempt | None = None
+        self._asked: set[Attempt] = set()
         self._push = service.push_frame
         self._push_error = service.push_error_frame
         self._call = service.run_function_calls
         self._stop_ttfb = service.stop_ttfb_metrics
         self._push_text = service._push_turn_text
         self._call_handlers = service._call_event_handler
+        self._interrupt: Any = service._start_interruption
         self._undo: list[Undo] = [
             replace(service, "push_frame", self._push_frame),
             replace(service, "push_error_frame", self._push_error_frame),
             replace(service, "run_function_calls", self._run_function_calls),
             replace(service, "stop_ttfb_metrics", self._stop_ttfb_metrics),
             replace(service, "_push_turn_text", self._push_turn_text),
+            replace(service, "_start_interruption", self._start_interruption),
         ]
 
     def __str__(self) -> str:
@@ -112,30 +116,42 @@ class Member:
 
     async def before(self, attempt: Attempt) -> None:
         """Note that the frame which is queued next begins an attempt."""
-        self._attempt = attempt
+        if self._attempt is not None:
+            # An interruption may overtake a request that is on its way here,
+            # which is then answered for nobody.
+            await self.halt(self._attempt)
+        self._asked.add(attempt)
 
         async def begin(*_: object) -> None:
-            attempt.task = asyncio.current_task()
+            self._attempt = attempt
+            attempt.begin()
 
         await self.service.queue_frame(_MarkFrame(), _DOWNSTREAM, begin)
 
     async def behind(self, attempt: Attempt) -> None:
         """Note that the frame which was queued last was the attempt's."""
+        await self._behind(attempt, attempt.finish)
 
-        async def finish(*_: object) -> None:
-            attempt.finish()
+    async def _behind(self, attempt: Attempt, note: Callable[[], None]) -> None:
+        async def note_end(*_: object) -> None:
+            # The frame behind it, in the same task, is none of it.
+            self._asked.discard(attempt)
+            self.forget(attempt)
+            note()
 
-        await self.service.queue_frame(_MarkFrame(), _DOWNSTREAM, finish)
+        await self.service.queue_frame(_MarkFrame(), _DOWNSTREAM, note_end)
 
     def forget(self, attempt: Attempt) -> None:
         """Note that an attempt has ended by itself."""
         if self._attempt is attempt:
             self._attempt = None
 
-    async def halt(self) -> None:
-        """Stop what the service is doing, and nothing else: tools that run go on."""
+    async def halt(self, attempt: Attempt) -> None:
+        """Stop an attempt, and nothing else: tools that run go on."""
 
         async def stop(*_: object) -> None:
+            if self._attempt is not attempt:
+                return  # not begun, or over: the service is doing something else
             # In the task that handles interruptions too: two at once would
             # leave the service with two tasks for one queue.
             await self.service._start_interruption()
@@ -225,6 +241,12 @@ class Member:
         if attempt is None:
             return self._push_text(text)
         return attempt.take_turn_text(text, self._push_text)
+
+    async def _start_interruption(self) -> None:
+        await self._interrupt()
+        for attempt in [*self._asked]:
+            # When this comes, the attempt is done, or it was dropped with its marks.
+            await self._behind(attempt, attempt.stop)
 
     def _call_event_handler(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
         if _running_shadow() is not None:

@@ -53,6 +53,8 @@ class _Health:
         self._cooldown = cooldown
         self._openings = 0
         self._closed_at = -RELAPSE_SECS
+        #: Whether it has failed again soon after it came back.
+        self.has_relapsed = False
         self.circuit = Circuit(
             Settings(
                 max_errors=1,
@@ -67,9 +69,10 @@ class _Health:
     def _draw(self, openings_in_a_row: int) -> float:
         # The circuit forgets its openings when it closes. A provider that fails
         # one request in five would then be switched every few seconds.
-        is_relapse = self.circuit.now - self._closed_at < RELAPSE_SECS
-        if openings_in_a_row == 1 and not is_relapse:
-            self._openings = 0
+        if openings_in_a_row == 1:
+            self.has_relapsed = self.circuit.now - self._closed_at < RELAPSE_SECS
+            if not self.has_relapsed:
+                self._openings = 0
         self._openings += 1
         return self._cooldown(self._openings)
 
@@ -86,12 +89,19 @@ class Roster:
         cooldown: Seconds that a service is left alone, given how many times it
             has failed in a row or soon after coming back (1 for the first).
         clock: Monotonic seconds.
+        is_out: Whether others know a service to be out; then it is asked after
+            those of which nobody says so.
     """
 
     def __init__(
-        self, services: int, cooldown: Callable[[int], float], clock: Callable[[], float]
+        self,
+        services: int,
+        cooldown: Callable[[int], float],
+        clock: Callable[[], float],
+        is_out: Callable[[int], bool] = lambda service: False,
     ) -> None:
         """Start with every service in order."""
+        self._is_out_elsewhere = is_out
         self._health = [_Health(cooldown, clock) for _ in range(services)]
         self._preferred = 0
         self._is_out = False
@@ -149,6 +159,8 @@ class Roster:
     def probes(self, asked: int) -> tuple[Probe, ...]:
         """Shadow requests that go beside a live one; each is handed out once per cooldown.
 
+        None goes to a service that others know to be out: one of all looks whether it works.
+
         Args:
             asked: Who is asked live. Where that one is not known to work, the
                 live requests are the probes.
@@ -157,6 +169,8 @@ class Roster:
             return ()
         due = []
         for service, health in enumerate(self._health):
+            if self._is_out_elsewhere(service):
+                continue
             # The live one works, so it passes; the others are held until they are due.
             admission, transitions = health.circuit.ask(quiet_closes=False)
             self._note(service, transitions)
@@ -187,6 +201,23 @@ class Roster:
             return False
         self._note(service, self._health[service].close())
         return True
+
+    def bring_back(self, service: int) -> bool:
+        """Note that others have seen a service work that has failed here.
+
+        Not where it has failed again soon after it came back: then its own cooldown
+        says when it is asked.
+
+        Returns:
+            Whether it is taken to work now.
+        """
+        health = self._health[service]
+        return not health.has_relapsed and self.succeed(service)
+
+    def failing_secs(self, service: int) -> float:
+        """For how many seconds a service does not work; 0 where it does."""
+        circuit = self._health[service].circuit
+        return 0.0 if circuit.is_closed else circuit.now - circuit.opened_at
 
     def settle(self, probe: Probe, *, success: bool) -> bool:
         """Note the outcome of a shadow request.
@@ -232,8 +263,9 @@ class Roster:
         circuit = self._health[service].circuit
         self._note(service, circuit.look())
         # One that a shadow request is just asking comes after those that are due.
-        due = 0.0 if circuit.is_closed else 1.0 + (circuit.probe_in_secs or 0.0)
-        return due, *self._order(service)
+        if circuit.is_closed:
+            return 0.5 if self._is_out_elsewhere(service) else 0.0, *self._order(service)
+        return 1.0 + (circuit.probe_in_secs or 0.0), *self._order(service)
 
     def _order(self, service: int) -> tuple[bool, int]:
         return service != self._preferred, service

@@ -44,6 +44,9 @@ DEFAULT_REPLAY_SECS = 30.0
 #: How long it may take until it is noticed that the breaker acts again.
 _MODE_SECS = 1.0
 
+#: How often it is seen whether another bot has brought a service back, or this one may.
+_FLEET_SECS = 1.0
+
 #: Frames that are not only handed on; sound comes before them.
 _OURS = (
     VADUserStartedSpeakingFrame,
@@ -237,6 +240,13 @@ class STTFailover(Failover):
         if self._asked is None or self._ring.is_speaking:
             return
         await self._tell(saved=True)
+        if self._is_avoided(self._asked):
+            # Another bot has found out, so nothing has to be lost for it here. It has heard
+            # the beginning, which a VAD notices late.
+            self._listeners[self._asked].note_leftovers()
+            self._bring_back_all([self._asked])
+            self._look_for_another()
+            return
         if self._is_lost:
             self._is_lost = False
             asked = self._who()
@@ -288,7 +298,7 @@ class STTFailover(Failover):
         if self._asked is not None and active is not self._active:
             self._active = active
             self._asked = self._switcher.services.index(active)
-            self._roster.prefer(self._asked)
+            self._prefer(self._asked)
         return self._asked
 
     def _look_for_another(self) -> None:
@@ -376,12 +386,16 @@ class STTFailover(Failover):
                 await asyncio.sleep(_MODE_SECS)
             if not self._is_wanted(service):
                 return
+            if not await self._may_ask(service):
+                await asyncio.sleep(_FLEET_SECS)
+                continue
             self._roster.admit(service)
             if (error := await listener.prepare(self._timeout_secs)) is not None:
                 logger.debug(
                     f"{self}: {listener.service} still fails: {one_line(error.error, 200)}"
                 )
                 self._roster.fail(service)
+                self._tell_fleet_failed(service, self._failed_as.get(service))
                 continue
             waits = (self._has_vad or not self._is_lost) and not self._pause.is_set()
             if waits:
@@ -392,6 +406,25 @@ class STTFailover(Failover):
             if listener.is_ready or not waits:
                 await self._ask(service)
                 return
+
+    def _is_avoided(self, service: int) -> bool:
+        """Whether another bot has found out that a service is out, and there is a better one."""
+        # The one bot that looks whether it works again goes on asking it.
+        if service in self._leases or not self._is_out_in_fleet(service):
+            return False
+        return self._roster.next(()) != service
+
+    async def _may_ask(self, service: int) -> bool:
+        """Whether a service may be asked live: of one that is out for the fleet one bot is to."""
+        await self._hear_of_fleet()
+        fleet = self._fleet
+        if fleet is None or not self._is_out_in_fleet(service):
+            return True
+        processor = self._listeners[service].service
+        if not fleet.may_probe_soon(processor) or (probe := await fleet.probe(processor)) is None:
+            return False
+        self._leases[service] = probe
+        return True
 
     def _is_wanted(self, service: int) -> bool:
         asked = self._who()

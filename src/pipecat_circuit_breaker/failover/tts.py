@@ -96,7 +96,8 @@ class TTSFailover(Failover):
         if voice.service is not self._active:
             # The application, or the strategy, has chosen it: failover changes no active service.
             self._active = voice.service
-            self._roster.prefer(self._voices.index(voice))
+            self._prefer(self._voices.index(voice))
+        await self._hear_of_fleet()
         voice.words.begin(text, context_id)
         failed: dict[int, ErrorFrame] = {}
         # What is reported where nobody speaks: what the active one says of itself, if it was asked.

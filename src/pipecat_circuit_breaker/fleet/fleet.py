@@ -166,6 +166,7 @@ class Fleet(BaseObject):
         self._looks = SecondLooks(self._params.vote_secs, clock)
         self._views: set[View] = set()
         self._is_kept = False
+        self._was_connected = False
         self._link = Link(
             _store(url, self._params) if store is None else store,
             self._params,
@@ -271,11 +272,17 @@ class Fleet(BaseObject):
             outages=[self._status_of(outage) for outage in self.outages],
         )
 
-    def join(self, bot: str, on_closed: Callable[[frozenset[Origin]], None]) -> View:
+    def join(
+        self,
+        bot: str,
+        on_changed: Callable[[], None],
+        on_closed: Callable[[frozenset[Origin]], None],
+    ) -> View:
         """Let a bot take part; its breaker does.
 
         Args:
             bot: The bot's name.
+            on_changed: Called when an outage has begun or is over.
             on_closed: Called with the origins that it has asked about when their
                 outage is over.
 
@@ -294,6 +301,7 @@ class Fleet(BaseObject):
             name=name,
             # Within one process a bot has a vote: three processes never come together.
             instance=instance if self._is_shared else one_line(f"{bot} {name}", 64),
+            on_changed=on_changed,
             on_closed=on_closed,
             on_left=self._leave,
             clock=self._clock,
@@ -334,6 +342,8 @@ class Fleet(BaseObject):
                 case "opened":
                     level = "WARNING" if first else "DEBUG"
                     logger.log(level, f"{self}: an outage of the fleet has begun: {outage.key}")
+                    for view in [*self._views]:
+                        view.changed()
                     await self._call_event_handler("on_fleet_outage_opened", outage, first)
                 case "changed":
                     await self._call_event_handler("on_fleet_outage_changed", outage)
@@ -342,13 +352,18 @@ class Fleet(BaseObject):
                     logger.log(level, f"{self}: an outage of the fleet is over: {outage.key}")
                     for view in [*self._views]:
                         view.closed(outage.key)
+                        view.changed()
                     await self._call_event_handler("on_fleet_outage_closed", outage, first)
 
     async def _get_connected(self) -> None:
-        logger.info(f"{self}: connected to fleet {self._params.name!r}")
+        # Not at each call: without a bot for a while, it lets go of the store.
+        level = "DEBUG" if self._was_connected else "INFO"
+        self._was_connected = True
+        logger.log(level, f"{self}: connected to fleet {self._params.name!r}")
         await self._call_event_handler("on_fleet_connected")
 
     async def _go_alone(self, reason: str) -> None:
+        self._was_connected = False
         logger.warning(f"{self}: bots go on alone, without fleet {self._params.name!r}: {reason}")
         await self._call_event_handler("on_fleet_alone", reason)
 
@@ -373,7 +388,7 @@ def _store(url: str | Callable[[], Any] | None, params: FleetParams) -> Store:
     if url is None:
         from pipecat_circuit_breaker.fleet.memory import MemoryStore
 
-        return MemoryStore.of(params.name)
+        return MemoryStore.shared(params.name)
     if isinstance(url, str):
         scheme = urlsplit(url).scheme
         if scheme not in _SCHEMES:

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipecat.frames.frames import Frame, LLMTextFrame, TranscriptionFrame, TTSAudioRawFrame
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.ai_service import AIService
+from pipecat.services.llm_service import LLMService
+from pipecat.services.stt_service import STTService
+from pipecat.services.tts_service import TTSService
 
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline import releases
@@ -29,6 +33,14 @@ _OF_A_REQUEST = frozenset({"invalid_request", "application"})
 #: How an exception says that nobody could be reached, where pipecat gives it no category.
 _NOT_REACHED = (OSError, TimeoutError)
 _NOT_REACHED_NAMES = ("ConnectionClosed", "ConnectionError", "ConnectError", "Disconnected")
+
+
+#: Frames that a service pushes which works, and none other does.
+_RESULTS: tuple[tuple[type[AIService], type[Frame]], ...] = (
+    (LLMService, LLMTextFrame),
+    (STTService, TranscriptionFrame),
+    (TTSService, TTSAudioRawFrame),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,16 @@ def shares(failure: Failure) -> bool:
     """
     if isinstance(failure.processor, AIService):
         return failure.category not in _OF_A_REQUEST
-    return releases.is_output(failure.processor) and failure.is_unreachable
+    if not failure.by_delivery or not releases.signals_over_a_server(failure.processor):
+        return False
+    return failure.exception is None or failure.is_unreachable
+
+
+def is_result(processor: FrameProcessor, frame: Frame) -> bool:
+    """Whether a frame is what a service is there for: words, a transcription, sound."""
+    return any(
+        isinstance(frame, result) and isinstance(processor, kind) for kind, result in _RESULTS
+    )
 
 
 def label_of(processor: FrameProcessor) -> str:

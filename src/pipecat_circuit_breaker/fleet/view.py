@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from loguru import logger
+from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker._core.origin import Origin
@@ -26,7 +27,7 @@ from pipecat_circuit_breaker.fleet.record import (
     FleetMode,
     Outage,
 )
-from pipecat_circuit_breaker.fleet.sharing import Failure, key_of, service_name
+from pipecat_circuit_breaker.fleet.sharing import Failure, is_result, key_of, service_name
 from pipecat_circuit_breaker.fleet.snapshot import Snapshot
 
 #: Origins of which a bot knows what the fleet calls them.
@@ -100,6 +101,7 @@ class View:
         *,
         name: str,
         instance: str,
+        on_changed: Callable[[], None],
         on_closed: Callable[[frozenset[Origin]], None],
         on_left: Callable[["View"], None],
         clock: Callable[[], float] = time.monotonic,
@@ -114,6 +116,7 @@ class View:
             looks: Those of the process.
             name: The bot's, unique in the fleet.
             instance: On whose account its votes go.
+            on_changed: Called when an outage has begun or is over.
             on_closed: Called with the origins that it has asked about when their
                 outage is over.
             on_left: Called once when it leaves.
@@ -126,7 +129,9 @@ class View:
         self._looks = looks
         self._name = name
         self._instance = instance
+        self._on_changed = on_changed
         self._on_closed = on_closed
+        self._names: OrderedDict[int, str | None] = OrderedDict()
         self._on_left = on_left
         self._clock = clock
         self._keys: OrderedDict[Origin, str | None] = OrderedDict()
@@ -142,19 +147,51 @@ class View:
             self._asked.clear()
             self._on_left(self)
 
-    def learn(self, origin: Origin, failure: Failure) -> None:
+    def learn(
+        self,
+        origin: Origin,
+        processor: FrameProcessor,
+        *,
+        category: str | None = None,
+        exception: BaseException | None = None,
+        by_delivery: bool = False,
+    ) -> bool:
         """Note what a failure is called in the fleet, when it is seen first.
 
         Args:
             origin: What has failed.
-            failure: The same, for who decides whether it is shared.
+            processor: Which processor that is.
+            category: See :class:`~pipecat_circuit_breaker.fleet.Failure`.
+            exception: See there.
+            by_delivery: See there. A channel fails in more ways than one, so it is
+                asked of each whether it is shared.
+
+        Returns:
+            Whether the fleet is concerned.
         """
-        if self._has_left or origin in self._keys:
-            return
-        self._keys[origin] = self._key(failure)
-        if len(self._keys) > MAX_ORIGINS:
-            oldest, _ = self._keys.popitem(last=False)
-            self._asked.discard(oldest)
+        if self._has_left:
+            return False
+        if by_delivery or origin not in self._keys:
+            failure = Failure(
+                processor,
+                kind=origin.kind,
+                where=origin.where,
+                category=category,
+                exception=exception,
+                by_delivery=by_delivery,
+            )
+            key = self._key(failure)
+            if by_delivery and key is None:
+                return False
+            self._keys[origin] = key
+            if len(self._keys) > MAX_ORIGINS:
+                oldest, _ = self._keys.popitem(last=False)
+                self._asked.discard(oldest)
+        return self._keys[origin] is not None
+
+    def is_result(self, processor: FrameProcessor, frame: Frame) -> bool:
+        """Whether a frame shows that a service works, see :func:`sharing.is_result`."""
+        return is_result(processor, frame)
 
     def knows(self, origin: Origin) -> float | None:
         """Whether an outage of the fleet goes on that a failure belongs to.
@@ -182,12 +219,18 @@ class View:
             votes: Whether the bot's own evidence has opened the circuit.
         """
         if (key := self._keys.get(origin)) is not None:
+            self._asked.add(origin)
             self._tell(key, votes=votes)
 
     def worked(self, origin: Origin) -> None:
-        """Tell the fleet that something works which has failed before."""
+        """Tell the fleet that a channel works again."""
         if (key := self._keys.get(origin)) is not None:
             self._try_out(key, success=True)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether what is known may be used."""
+        return self._link.is_connected
 
     def is_out(self, service: FrameProcessor) -> bool:
         """Whether an outage of the fleet goes on that concerns a service."""
@@ -247,13 +290,35 @@ class View:
             self._tell(key, votes=self._looks.fail(name))
 
     def service_worked(self, service: FrameProcessor) -> None:
-        """Note that a service which another can stand in for has answered a request."""
+        """Note that a service has answered a request: with words, a transcription, or sound."""
         if not self._looks and not self._snapshot.is_any_open:
             return
         if (name := self._service(service)) is not None:
             self._looks.work(name)
             for outage in self._snapshot.open_of(name):
                 self._try_out(outage.key, success=True)
+
+    def came_back(self, service: FrameProcessor, secs: float) -> bool:
+        """Whether another bot has seen within so many seconds that a service works again."""
+        name = self._service(service) if self._acts else None
+        now = self._snapshot.now
+        if name is None or now is None or self._snapshot.open_of(name):
+            return False
+        ends = (
+            outage.closed_at
+            for outage in self._snapshot.over_of(name)
+            if outage.ending == "recovered" and outage.closed_at is not None
+        )
+        return now - max(ends, default=-math.inf) < secs
+
+    def changed(self) -> None:
+        """Have a look at what is out now: an outage of the fleet has begun, or is over."""
+        if self._has_left:
+            return
+        try:
+            self._on_changed()
+        except Exception as e:
+            self._report_fault("taking in what the fleet knows", e)
 
     def closed(self, key: str) -> None:
         """Have circuits closed that were opened since an outage of the fleet was known."""
@@ -304,11 +369,17 @@ class View:
         return None if service is None else key_of(service, failure.kind, failure.where)
 
     def _service(self, processor: FrameProcessor) -> str | None:
-        try:
-            return service_name(processor, self._params.label(processor))
-        except Exception as e:
-            self._report_fault("`label`", e)
-            return None
+        """What the outages of a service begin with; asked once for each."""
+        if processor.id not in self._names:
+            try:
+                name = service_name(processor, self._params.label(processor))
+            except Exception as e:
+                self._report_fault("`label`", e)
+                name = None
+            self._names[processor.id] = name
+            if len(self._names) > MAX_SERVICES:
+                self._names.popitem(last=False)
+        return self._names[processor.id]
 
     def _report_fault(self, what: str, e: Exception) -> None:
         if what not in self._faults:

@@ -269,6 +269,8 @@ def _why(incident: Incident) -> str:
             return "sending writes log lines, and they are sent"
         case Trigger.FAILOVER:
             return "a request failed"
+        case Trigger.FLEET:
+            return "it failed once, and the fleet knew of the outage"
         case Trigger.MANUAL:
             return "opened by hand"
 
