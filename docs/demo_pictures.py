@@ -139,7 +139,9 @@ async def fail(url: str) -> None:
             await asyncio.sleep(0.05)
     outages = Outages(store)
     llm = "OpenAILLMService: APIConnectionError in openai._base_client:request"
-    tts = "CartesiaTTSService[api.eu.cartesia.ai]: InvalidStatus in websockets.asyncio.client:connect"
+    tts = (
+        "CartesiaTTSService[api.eu.cartesia.ai]: InvalidStatus in websockets.asyncio.client:connect"
+    )
     stt = "DeepgramSTTService: TimeoutError in deepgram.clients.listen:start"
     channel = "DailyOutputTransport: channel down"
     await outages.begin(stt, 5, 7, [1.0])

@@ -54,7 +54,9 @@ def test__command_line__no_command__usage_and_code_2(arguments):
     assert result.stderr.startswith("usage: pipecat-circuit-breaker")
 
 
-@pytest.mark.parametrize(("name", "extra"), [("show", "cli"), ("demo", "demo"), ("fleet", "cli,fleet")])
+@pytest.mark.parametrize(
+    ("name", "extra"), [("show", "cli"), ("demo", "demo"), ("fleet", "cli,fleet")]
+)
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["incident.json"]])
 def test__command__extra_not_installed__says_what_is_missing_why_and_how_to_get_it(
     name, extra, arguments, monkeypatch, capsys
