@@ -15,6 +15,9 @@ from pipecat_circuit_breaker.testing import Clock
 #: How far the store's clock is ahead of the bots'.
 AHEAD = 5000.0
 
+#: How a connection is lost, unless a test says otherwise.
+RESET = StoreUnavailable("connection reset")
+
 KEY = "Voice: ConnectError in here"
 
 
@@ -29,8 +32,10 @@ class Time(Clock):
         super().__init__()
         self._sleepers = []
         self._numbers = count()
+        self.sleeps = 0
 
     async def sleep(self, secs):
+        self.sleeps += 1
         done = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self.now + secs, next(self._numbers), done))
         await done
@@ -96,9 +101,9 @@ class FakeStore:
         for listener in self.listeners:
             listener.put_nowait(record)
 
-    def drop_connections(self):
+    def drop_connections(self, how=RESET):
         for listener in self.listeners:
-            listener.put_nowait(StoreUnavailable("connection reset"))
+            listener.put_nowait(how)
 
     async def report(self, report, *, min_instances, vote_secs, hold_secs):
         await self._do("report")
@@ -179,6 +184,8 @@ class FakeStore:
             record = await listener.get()
             if isinstance(record, Exception):
                 raise record
+            if record is None:
+                return
             yield record
 
     async def _do(self, method):

@@ -223,6 +223,23 @@ async def test_a_storm_of_failures_is_one_report_and_no_task_each(start, store):
     assert [report.failures for report in store.reports] == [10_000]
 
 
+async def test_what_a_store_answers_is_known_without_any_news(start, store):
+    process = await start(min_instances=1)
+    store.put = lambda record: store.records.update({record.key: record})
+    process.fail()
+    await turns()
+    assert process.told[-1] == ("opened", KEY, True)
+
+
+async def test_a_task_that_has_told_all_there_is_sleeps(start, store, time):
+    process = await start(min_instances=1)
+    process.fail()
+    await turns()
+    before = time.sleeps
+    await turns(200)
+    assert time.sleeps == before
+
+
 async def test_while_it_storms_a_process_reports_once_a_second(start, store, time):
     process = await start(min_instances=3)
     for _ in range(300):
@@ -384,6 +401,15 @@ async def test_whatever_fails_bots_go_on_alone_and_are_back(start, store, time, 
     await time.pass_(4)
     assert process.fleet.is_connected
     assert process.told.count("alone") == process.told.count("connected") - 1
+
+
+async def test_news_that_end_are_a_connection_that_is_lost(start, store, time):
+    process = await start()
+    store.drop_connections(None)
+    await turns()
+    assert process.told == ["connected", "alone"]
+    await time.pass_(2)
+    assert process.fleet.is_connected and len(store.listeners) == 1
 
 
 async def test_it_is_not_said_again_at_each_call(start, store, time, log):
