@@ -361,6 +361,9 @@ class Fleet(BaseObject):
         level = "DEBUG" if self._was_connected else "INFO"
         self._was_connected = True
         logger.log(level, f"{self}: connected to fleet {self._params.name!r}")
+        # What was read before that could not be used yet.
+        for view in [*self._views]:
+            view.changed()
         await self._call_event_handler("on_fleet_connected")
 
     async def _go_alone(self, reason: str) -> None:
