@@ -66,6 +66,9 @@ def outage(key=KEY, state="open", at=AHEAD, **fields):
     return Outage(**{"key": key, "state": state, "seen_at": at, **times[state], **fields})
 
 
+RESET = StoreUnavailable("connection reset")
+
+
 class FakeStore:
     """Keeps records in a dictionary; fails, or hangs, as a test says.
 
@@ -98,7 +101,7 @@ class FakeStore:
         for listener in self.listeners:
             listener.put_nowait(record)
 
-    def drop_connections(self, how=StoreUnavailable("connection reset")):
+    def drop_connections(self, how=RESET):
         for listener in self.listeners:
             listener.put_nowait(how)
 
