@@ -120,6 +120,15 @@ def test__times_that_nobody_lives_in__are_dates(secs):
     assert of(at=secs, seen_at=secs).opened_at.tzinfo is UTC
 
 
+def test__a_process_that_missed_the_end__does_not_outdo_those_that_heard_of_it():
+    heard = of(state="closed", **ENDED)
+    missed = of(state="closed", **{**ENDED, "ending": "forgotten", "closed_at": OPENED + 999})
+
+    for copies in ([heard, missed], [missed, heard]):
+        text = "\n".join(copy.model_dump_json() for copy in copies)
+        assert incidents_of(text) == [heard]
+
+
 async def test__a_fleet_without_a_server__has_times_that_people_live_in():
     store = MemoryStore()
     answer = await store.open(KEY, "ann", "they move", 60.0)
