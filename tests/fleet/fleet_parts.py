@@ -15,6 +15,9 @@ from pipecat_circuit_breaker.testing import Clock
 #: How far the store's clock is ahead of the bots'.
 AHEAD = 5000.0
 
+#: How a connection is lost, unless a test says otherwise.
+RESET = StoreUnavailable("connection reset")
+
 KEY = "Voice: ConnectError in here"
 
 
