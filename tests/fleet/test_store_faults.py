@@ -383,6 +383,7 @@ async def test_garbage_is_as_none_and_written_over(any_server, garbage):
 @pytest.mark.parametrize(
     "changes",
     [
+        {"version": 2},
         {"seen_at": 1e13},
         {"opened_at": 1e13},
         {"opened_at": None},
