@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 
 from pipecat_circuit_breaker.fleet import redis as redis_store
 from pipecat_circuit_breaker.fleet import rules
-from pipecat_circuit_breaker.fleet.record import MAX_BYTES, MAX_OUTAGES, Outage
+from pipecat_circuit_breaker.fleet.record import MAX_BYTES, MAX_INSTANCES, MAX_OUTAGES, Outage
 from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
 
@@ -392,6 +392,7 @@ async def test_garbage_is_as_none_and_written_over(any_server, garbage):
         {"state": "closed"},
         {"state": "suspected", "closed_at": 1e13},
         {"instances": {"pod-1": 1e13}},
+        {"instances": {f"pod-{n}": 1.0 for n in range(MAX_INSTANCES + 1)}},
         {"seen_at": -1},
         {"lease": {"holder": "x", "token": "x", "expires_at": 1e13}},
         {"key": "TTS: another"},
