@@ -470,6 +470,23 @@ async def test_what_only_the_script_can_read_is_dropped(any_server):
         assert (await report(store)).did
 
 
+async def test_what_was_written_anew_is_not_dropped(redis7):
+    async with a_store(redis7) as store:
+        await report(store)
+        await store._ask("drop", dict, KEY, b"what was there before")
+        assert len(records(redis7)) == 1
+
+
+async def test_megabytes_do_not_leave_the_server(redis7):
+    async with a_store(redis7) as store:
+        with redis7.client() as client:
+            client.hset(RECORDS, KEY, b"x" * 1_000_000)
+            client.lpush("{pcb:test}:history", b"x" * 1_000_000)
+            client.set("{pcb:test}:mode", b"x" * 1_000_000)
+        for step in ("read", "sweep"):
+            assert len(repr(await store._ask(step, dict))) < 1_000
+
+
 async def test_more_than_was_ever_kept_is_dropped(any_server):
     async with a_store(any_server) as store:
         await report(store)
