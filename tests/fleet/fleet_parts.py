@@ -69,6 +69,9 @@ def outage(key=KEY, state="open", at=AHEAD, **fields):
     return Outage(**{"key": key, "state": state, "seen_at": at, **times[state], **fields})
 
 
+RESET = StoreUnavailable("connection reset")
+
+
 class FakeStore:
     """Keeps records in a dictionary; fails, or hangs, as a test says.
 

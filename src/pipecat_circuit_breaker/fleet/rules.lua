@@ -44,7 +44,7 @@ local function text(value) return type(value) == 'string' and value or nil end
 
 -- The record, made anew of what is known and sound; nil where anything is not.
 local function sound(name, json)
-  if not json or #json > ask.max_bytes then return nil end
+  if not json then return nil end
   local ok, found = pcall(cjson.decode, json)
   if not ok or type(found) ~= 'table' then return nil end
   if found.version ~= 1 or found.key ~= name then return nil end
