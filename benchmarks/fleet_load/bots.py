@@ -63,7 +63,7 @@ class Plan:
     bots: int
     processes: int
     hosts: int
-    turn_secs: float = 5.0
+    turn_secs: float = 10.0
     start_secs: float = 4.0
     idle_secs: float = 20.0
     outage_secs: float = 30.0
