@@ -578,6 +578,32 @@ async def test_the_connection_for_commands_goes_when_idle(any_server):
             assert await soon(lambda: _connections(any_server) == 0)
 
 
+async def test_the_connection_stays_while_it_is_used(redis7):
+    async with a_store(redis7, idle_secs=0.2) as store:
+        await report(store)
+        client = store._client
+        for _ in range(8):
+            await asyncio.sleep(0.05)
+            await report(store)
+        assert store._client is client
+
+
+async def test_a_refusal_keeps_the_connection_unless_another_server_is_to_be_asked(redis7):
+    async with a_store(redis7) as store:
+        await report(store)
+        client = store._client
+        redis7.fill()
+        with pytest.raises(StoreUnavailable, match="OOM"):
+            await report(store)
+        redis7.empty()
+        assert store._client is client
+        redis7.become_replica()
+        with pytest.raises(StoreUnavailable, match="READONLY"):
+            await report(store)
+        redis7.become_master()
+        assert store._client is None
+
+
 async def test_nothing_is_left_after_closing(any_server):
     async with a_store(any_server) as store:
         async with store.news():
