@@ -16,7 +16,7 @@ ALONE_SECS = 9.0
 #: Seconds in which all have to be back: two, and what a busy machine takes.
 BACK_SECS = 4.0
 
-RECORDS = "{pcb:test}:outages"
+RECORDS = "{pcb:test}:1:outages"
 
 
 class Bots:
