@@ -209,7 +209,8 @@ async def test_a_subscription_that_hangs_is_noticed(redis7, monkeypatch):
         redis7.stop()
         try:
             with pytest.raises(StoreUnavailable, match="in time"):
-                await asyncio.wait_for(anext(news), 2)
+                async with asyncio.timeout(2):
+                    _ = [n async for n in _until(news, "never")]
         finally:
             redis7.go_on()
 
