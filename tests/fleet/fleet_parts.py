@@ -5,10 +5,10 @@ import heapq
 from contextlib import asynccontextmanager
 from itertools import count
 
-from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.services.ai_service import AIService
 
 from pipecat_circuit_breaker._core.origin import Origin
-from pipecat_circuit_breaker.fleet import Failure, Fleet, FleetParams, Lease, ModeSet, Outage
+from pipecat_circuit_breaker.fleet import Fleet, FleetParams, Lease, ModeSet, Outage
 from pipecat_circuit_breaker.fleet.store import Answer, Knowledge, StoreUnavailable
 from pipecat_circuit_breaker.testing import Clock
 
@@ -18,8 +18,8 @@ AHEAD = 5000.0
 KEY = "Voice: ConnectError in here"
 
 
-class Voice(FrameProcessor):
-    """Stands for a service."""
+class Voice(AIService):
+    """A service."""
 
 
 class Time(Clock):
@@ -191,7 +191,7 @@ class FakeStore:
             case "hang":
                 await self.released.wait()
             case "deaf":
-                while not self.released.is_set():
+                while not self.released.is_set():  # noqa: ASYNC110
                     try:
                         await self.released.wait()
                     except asyncio.CancelledError:
@@ -233,13 +233,13 @@ class Process:
         self.view = None
 
     def join(self):
-        self.view = self.fleet.join("bot", lambda origins: self.closed.append(origins))
+        self.view = self.fleet.join("bot", lambda: None, self.closed.append)
         return self.view
 
     def origin(self, kind="ConnectError"):
         """A failure of the service that the fleet is told of."""
         origin = Origin.of(self.service, kind, where="here")
-        self.view.learn(origin, Failure(self.service, kind, "here"))
+        self.view.learn(origin, self.service)
         return origin
 
     def fail(self, *, votes=True):

@@ -60,6 +60,20 @@ def test_a_probe_is_news(snapshot, fields):
     assert kinds(snapshot.apply(outage(**{"generation": 1, **fields}))) == ["changed"]
 
 
+def test_a_record_that_came_late_changes_nothing(snapshot):
+    snapshot.apply(outage(generation=1, seen_at=AHEAD + 5))
+    snapshot.apply(outage(generation=1, seen_at=AHEAD + 4))
+    assert snapshot.open_at(KEY).seen_at == AHEAD + 5
+
+
+def test_it_is_calm_where_nothing_is_open_or_suspected(snapshot):
+    assert snapshot.is_calm and not snapshot.is_any_open
+    snapshot.apply(outage(generation=1))
+    assert not snapshot.is_calm and snapshot.is_any_open
+    snapshot.apply(outage(state="closed", generation=2))
+    assert snapshot.is_calm and not snapshot.is_any_open
+
+
 def test_a_suspected_one_is_known_and_not_open(snapshot):
     assert snapshot.apply(outage(state="suspected")) == []
     assert snapshot.get(KEY).state == "suspected"

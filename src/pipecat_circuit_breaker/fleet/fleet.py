@@ -166,6 +166,7 @@ class Fleet(BaseObject):
         self._looks = SecondLooks(self._params.vote_secs, clock)
         self._views: set[View] = set()
         self._is_kept = False
+        self._was_connected = False
         self._link = Link(
             _store(url, self._params) if store is None else store,
             self._params,
@@ -355,10 +356,14 @@ class Fleet(BaseObject):
                     await self._call_event_handler("on_fleet_outage_closed", outage, first)
 
     async def _get_connected(self) -> None:
-        logger.info(f"{self}: connected to fleet {self._params.name!r}")
+        # Not at each call: without a bot for a while, it lets go of the store.
+        level = "DEBUG" if self._was_connected else "INFO"
+        self._was_connected = True
+        logger.log(level, f"{self}: connected to fleet {self._params.name!r}")
         await self._call_event_handler("on_fleet_connected")
 
     async def _go_alone(self, reason: str) -> None:
+        self._was_connected = False
         logger.warning(f"{self}: bots go on alone, without fleet {self._params.name!r}: {reason}")
         await self._call_event_handler("on_fleet_alone", reason)
 

@@ -209,7 +209,7 @@ class Link:
         if before is not None:
             # It is just letting go of the store.
             await asyncio.wait({before}, timeout=2 * CLOSE_SECS)
-        self._is_connected, self._alone_reason = False, None
+        self._is_connected = False
         try:
             await self._stay_connected(end)
         except Exception as e:
@@ -239,9 +239,12 @@ class Link:
         """Be connected until the end; raises where the store does not answer."""
         loop = asyncio.get_running_loop()
         entered: asyncio.Future[None] = loop.create_future()
+        over: asyncio.Future[None] = loop.create_future()
+        for task in self._stuck:
+            task.cancel()
         if len(self._stuck) >= MAX_STUCK:
             raise StoreUnavailable(f"{MAX_STUCK} requests do not end")
-        news = loop.create_task(self._listen(entered, end))
+        news = loop.create_task(self._listen(entered, over))
         try:
             await self._within(REQUEST_SECS, entered, news)
             self._check(news)
@@ -261,15 +264,17 @@ class Link:
             await self._send(is_last=True)
         finally:
             self._outbox.drop_evidence()
+            over.set_result(None)
             await self._stop(news)
 
-    async def _listen(self, entered: asyncio.Future[None], end: asyncio.Future[None]) -> None:
+    async def _listen(self, entered: asyncio.Future[None], over: asyncio.Future[None]) -> None:
         async with self._store.news() as news:
-            if not entered.done():
-                entered.set_result(None)
+            entered.set_result(None)
+            # It may have been cancelled, and the client has swallowed that.
+            if over.done():
+                return
             async for record in news:
-                # It may have been cancelled, and the client has swallowed that.
-                if end.done() or entered.cancelled():
+                if over.done():
                     return
                 await self._listener.heard(self._snapshot.apply(record))
                 self.wake()
@@ -344,7 +349,7 @@ class Link:
         outage = answer.outage
         if answer.did and outage is not None and outage.generation == evidence.generation:
             until = self._clock() + params.lease_secs
-            await self._tell(
+            self._outbox.settle(
                 Settlement(evidence.key, token, outage.generation, evidence.success, until)
             )
 
@@ -395,9 +400,12 @@ class Link:
             logger.debug(f"closing the fleet's store: {one_line(e, _REASON_CHARS)}")
 
     async def _stop(self, task: asyncio.Task[None]) -> None:
-        task.cancel()
         try:
-            await self._within(REQUEST_SECS, task)
+            # Once may be swallowed.
+            for secs in (0.1, REQUEST_SECS):
+                if not task.done():
+                    task.cancel()
+                    await self._within(secs, task)
         finally:
             self._abandon(task)
 

@@ -71,7 +71,7 @@ class FleetParams(BaseModel):
         label: What tells two uses of one service class apart, as a region or an
             account: a short text, and no secret. It is part of the name under
             which an outage is shared. By default the host that the service asks,
-            where it has another than its class's own.
+            where it says.
 
     Raises:
         pydantic.ValidationError: A value is out of range or of another type; the

@@ -76,7 +76,7 @@ class Snapshot:
     @property
     def outages(self) -> tuple[Outage, ...]:
         """Those that go on, the oldest first."""
-        return tuple(sorted(self._open.values(), key=lambda o: (o.opened_at or 0.0, o.key)))
+        return tuple(sorted(self._open.values(), key=_age))
 
     @property
     def is_any_open(self) -> bool:
@@ -113,9 +113,8 @@ class Snapshot:
         Args:
             service: See :func:`~pipecat_circuit_breaker.fleet.sharing.service_name`.
         """
-        if not self._open:
-            return []
-        return [outage for outage in self.outages if outage.key.startswith(f"{service}: ")]
+        begins = f"{service}: "
+        return sorted((o for o in self._open.values() if o.key.startswith(begins)), key=_age)
 
     def over_of(self, service: str) -> list[Outage]:
         """The outages of one service that were over within a minute."""
@@ -232,6 +231,10 @@ class Snapshot:
         if outage.closed_at is None or not outage.is_over or self.now is None:
             return False
         return 0 <= self.now - outage.closed_at < TOMBSTONE_SECS
+
+
+def _age(outage: Outage) -> tuple[float, str]:
+    return outage.opened_at or 0.0, outage.key
 
 
 def _rank(outage: Outage) -> tuple[int, float]:

@@ -1,0 +1,633 @@
+"""What one bot sees of its fleet, and tells it."""
+
+import asyncio
+import math
+
+import pytest
+from fleet_parts import AHEAD, KEY, FakeStore, Process, Time, Voice, outage, turns
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loguru import logger
+from pipecat.processors.frame_processor import FrameProcessor
+
+from pipecat_circuit_breaker._core.origin import Origin
+from pipecat_circuit_breaker.fleet import Fleet, FleetParams, Lease, ModeSet
+from pipecat_circuit_breaker.fleet.store import Answer, Knowledge, StoreUnavailable
+from pipecat_circuit_breaker.fleet.view import SecondLooks
+
+
+@pytest.fixture
+async def process(store, time):
+    process = Process(store, time, min_instances=1)
+    process.join()
+    await turns()
+    yield process
+    await process.fleet.close()
+
+
+@pytest.fixture
+def view(process):
+    return process.view
+
+
+# What it knows.
+
+
+async def test_a_failure_of_a_known_outage_is_known_until_the_next_probe(
+    process, view, store, time
+):
+    origin = process.origin()
+    assert view.knows(origin) is None
+    store.put(outage(probe_at=store.now + 20))
+    await turns()
+    assert view.knows(origin) == 20
+    await time.pass_(12)
+    assert view.knows(origin) == 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "secs"),
+    [
+        ({"probe_at": AHEAD}, 1),
+        ({"probe_at": AHEAD + 1e9}, 60),
+        ({"probe_at": None}, 60),
+        ({"probe_at": AHEAD, "is_by_hand": True}, 60),
+    ],
+)
+async def test_no_bot_waits_longer_than_a_minute_or_not_at_all(process, view, store, fields, secs):
+    store.put(outage(**fields))
+    await turns()
+    assert view.knows(process.origin()) == secs
+
+
+@pytest.mark.parametrize("state", ["suspected", "closed"])
+async def test_what_is_not_open_is_not_known(process, view, store, state):
+    store.put(outage(state=state))
+    await turns()
+    assert view.knows(process.origin()) is None
+
+
+@pytest.mark.parametrize("mode", ["observe", "disabled"])
+async def test_somebody_may_keep_bots_from_acting(process, view, store, mode):
+    store.put(outage())
+    store.put(ModeSet(mode=mode, at=store.now))
+    await turns()
+    assert view.knows(process.origin()) is None
+    assert not view.is_out(process.service)
+    assert not view.may_probe_soon(process.service)
+    assert await view.probe(process.service) is None
+
+
+async def test_of_an_origin_that_nobody_has_told_of_nothing_is_known(process, view, store):
+    store.put(outage())
+    await turns()
+    origin = Origin.of(process.service, "ConnectError", where="here")
+    assert view.knows(origin) is None
+    view.failed(origin, votes=True)
+    view.worked(origin)
+    await turns()
+    assert store.reports == []
+
+
+async def test_what_is_not_shared_is_neither_known_nor_told(store, time):
+    process = Process(store, time, share=lambda failure: False)
+    process.join()
+    store.put(outage())
+    await turns()
+    assert process.view.knows(process.origin()) is None
+    process.fail()
+    await turns()
+    assert store.reports == []
+    await process.fleet.close()
+
+
+async def test_by_default_a_processor_of_the_applications_own_is_not_shared(process, view, store):
+    class Own(FrameProcessor):
+        pass
+
+    own = Own()
+    origin = Origin.of(own, "ValueError")
+    assert not view.learn(origin, own)
+    view.failed(origin, votes=True)
+    await turns()
+    assert store.reports == []
+
+
+@pytest.mark.parametrize("name", ["share", "label"])
+async def test_an_application_that_raises_shares_nothing_and_hears_of_it_once(store, time, name):
+    lines = []
+    logger.add(lambda line: lines.append(line.record["message"]), level="ERROR")
+    process = Process(store, time, **{name: lambda subject: 1 / 0})
+    process.join()
+    for kind in ("ConnectError", "other", "third"):
+        view, origin = process.view, process.origin(kind)
+        view.failed(origin, votes=True)
+        assert view.knows(origin) is None
+    assert not view.is_out(process.service)
+    view.service_failed(process.service, origin)
+    view.service_worked(process.service)
+    await turns()
+    assert store.reports == []
+    assert len(lines) == 1 and name in lines[0]
+    await process.fleet.close()
+
+
+async def test_a_label_is_part_of_the_name(store, time):
+    process = Process(store, time, label=lambda processor: "eu")
+    process.join()
+    process.fail()
+    await turns()
+    assert store.reports[0].key == "Voice[eu]: ConnectError in here"
+    await process.fleet.close()
+
+
+async def test_the_name_of_a_failure_is_asked_for_once(store, time):
+    asked = []
+    process = Process(store, time, share=lambda failure: not asked.append(failure))
+    process.join()
+    for _ in range(5):
+        process.fail()
+    assert len(asked) == 1
+    await process.fleet.close()
+
+
+async def test_a_bot_remembers_256_origins_the_latest(process, view, store):
+    origins = [process.origin(f"kind {chr(65 + n % 26)}{n}") for n in range(1000)]
+    store.put(outage(f"Voice: {origins[-1].kind} in here"))
+    store.put(outage(f"Voice: {origins[0].kind} in here"))
+    await turns()
+    assert view.knows(origins[-1]) is not None
+    assert view.knows(origins[0]) is None
+    assert len(view._keys) == 256
+
+
+# What it tells.
+
+
+async def test_what_it_tells_has_the_bots_own_name(process, store):
+    other = process.fleet.join("other", lambda: None, lambda origins: None)
+    process.fail()
+    other._keys.update(process.view._keys)
+    other.failed(process.origin(), votes=False)
+    await turns()
+    (report,) = store.reports
+    token = report.token
+    assert report.instance == "pod-1"
+    assert len(report.bots) == 2
+    assert all(bot.partition(".")[0] == token and len(token) == 12 for bot in report.bots)
+
+
+async def test_one_who_has_left_tells_nothing(process, view, store):
+    origin = process.origin()
+    view.leave()
+    view.failed(origin, votes=True)
+    view.learn(origin, process.service)
+    view.failed(origin, votes=True)
+    await turns()
+    assert store.reports == []
+
+
+async def test_a_success_before_the_probe_is_due_decides_nothing(process, view, store, time):
+    store.put(outage(probe_at=store.now + 20))
+    await turns()
+    view.worked(process.origin())
+    await turns()
+    assert "lease" not in store.log
+
+
+async def test_a_success_when_it_is_due_closes_for_all(process, view, store, time):
+    origin = process.origin()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    assert view.knows(origin) == 1
+    view.worked(origin)
+    await turns()
+    assert store.records[KEY].ending == "recovered"
+    assert process.closed == [frozenset({origin})]
+
+
+async def test_only_who_has_asked_about_an_outage_is_told_of_its_end(process, view, store):
+    origin = process.origin()
+    store.put(outage())
+    await turns()
+    store.put(outage(state="closed", generation=1))
+    await turns()
+    assert process.closed == []
+
+    store.put(outage(generation=2))
+    await turns()
+    view.knows(origin)
+    view.knows(process.origin("other"))
+    store.put(outage(state="closed", generation=3))
+    await turns()
+    assert process.closed == [frozenset({origin})]
+
+
+# Services that others stand in for.
+
+
+async def test_a_service_is_out_with_any_of_its_outages(process, view, store):
+    assert not view.is_out(process.service)
+    store.put(outage("Voices: a in b"))
+    await turns()
+    assert not view.is_out(process.service)
+    store.put(outage("Voice: a in b"))
+    await turns()
+    assert view.is_out(process.service)
+
+
+async def test_a_probe_may_go_when_it_is_due_and_nobody_has_the_lease(process, view, store, time):
+    store.put(outage(probe_at=store.now + 5))
+    await turns()
+    assert not view.may_probe_soon(process.service)
+    await time.pass_(5)
+    assert view.may_probe_soon(process.service)
+    lease = Lease(holder="pod-2", token="x", expires_at=store.now + 5)
+    store.put(store.records[KEY].model_copy(update={"lease": lease}))
+    await turns()
+    assert not view.may_probe_soon(process.service)
+
+
+async def test_a_probe_takes_the_leases_of_all_outages_of_a_service(process, view, store):
+    for kind in ("a", "b"):
+        store.put(outage(f"Voice: {kind} in here", probe_at=store.now))
+    store.put(outage("Voice: later in here", probe_at=store.now + 20))
+    store.put(outage("Voices: other in here", probe_at=store.now))
+    await turns()
+    probe = await view.probe(process.service)
+    assert [key for key, _, _ in probe.leases] == ["Voice: a in here", "Voice: b in here"]
+
+    view.settle(probe, success=True)
+    await turns()
+    over = {key for key, record in store.records.items() if record.is_over}
+    assert over == {"Voice: a in here", "Voice: b in here"}
+
+
+async def test_a_probe_that_failed_takes_the_next_wait(process, view, store):
+    store.put(outage(probe_at=store.now))
+    await turns()
+    view.settle(await view.probe(process.service), success=False)
+    await turns()
+    assert view.is_out(process.service)
+    assert not view.may_probe_soon(process.service)
+    assert store.records[KEY].probe_at > store.now
+
+
+async def test_of_two_who_want_to_probe_one_may(process, view, store, time):
+    other = Process(store, time, "pod-2")
+    other.join()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    probes = await asyncio.gather(view.probe(process.service), other.view.probe(other.service))
+    assert [probe is None for probe in probes] == [False, True]
+    await other.fleet.close()
+
+
+async def test_an_outcome_that_a_store_could_not_take_is_told_when_it_is_back(
+    process, view, store, time
+):
+    store.put(outage(probe_at=store.now))
+    await turns()
+    probe = await view.probe(process.service)
+    store.faults["settle"] = StoreUnavailable("gone")
+    view.settle(probe, success=True)
+    await time.pass_(5)
+    store.faults.clear()
+    await time.pass_(2)
+    assert store.records[KEY].is_over
+
+
+async def test_an_outcome_is_told_no_more_when_its_lease_is_over(process, view, store, time):
+    store.put(outage(probe_at=store.now))
+    await turns()
+    probe = await view.probe(process.service)
+    await time.pass_(15)
+    view.settle(probe, success=True)
+    await turns()
+    assert "settle" not in store.log
+
+
+@pytest.mark.parametrize("fault", ["hang", "deaf", StoreUnavailable("gone"), ValueError("a bug")])
+async def test_asking_for_a_probe_takes_a_second_at_most(process, view, store, time, fault):
+    for number in range(5):
+        store.put(outage(f"Voice: {number} in here", probe_at=store.now))
+    await turns()
+    store.faults["lease"] = fault
+    asking = asyncio.ensure_future(view.probe(process.service))
+    await time.pass_(1)
+    assert asking.done() and asking.result() is None
+    store.released.set()
+    await turns()
+
+
+async def test_asking_for_a_probe_may_be_cancelled_at_every_turn(process, view, store, time):
+    for number in range(12):
+        store.records.clear()
+        store.put(outage(probe_at=store.now, generation=number))
+        await time.pass_(0)
+        asking = asyncio.ensure_future(view.probe(process.service))
+        await turns(number)
+        asking.cancel()
+        await asyncio.wait({asking})
+        # A lease that was granted runs out by itself.
+        await time.pass_(16)
+    assert len(asyncio.all_tasks()) <= 5
+    assert process.fleet.is_connected
+
+
+async def test_alone_nobody_is_asked_for_a_probe(process, view, store, time):
+    store.put(outage(probe_at=store.now))
+    await turns()
+    await process.fleet.close()
+    assert await view.probe(process.service) is None
+    assert "lease" not in store.log
+
+
+async def test_the_second_failure_of_a_service_in_a_row_is_a_vote(process, view, store, time):
+    origin = process.origin()
+    for _ in range(2):
+        view.service_failed(process.service, origin)
+        await time.pass_(2)
+    assert [report.votes for report in store.reports] == [False, True]
+
+
+async def test_with_an_answer_in_between_it_is_none(process, view, store, time):
+    origin = process.origin()
+    for _ in range(4):
+        view.service_failed(process.service, origin)
+        view.service_worked(process.service)
+        await time.pass_(2)
+    assert not any(report.votes for report in store.reports)
+
+
+async def test_with_too_long_in_between_it_is_none(process, view, store, time):
+    origin = process.origin()
+    for _ in range(3):
+        view.service_failed(process.service, origin)
+        await time.pass_(10.1)
+    assert not any(report.votes for report in store.reports)
+
+
+async def test_another_bot_of_the_process_confirms_it(process, view, store, time):
+    other = process.fleet.join("other", lambda: None, lambda origins: None)
+    origin = process.origin()
+    other.learn(origin, process.service)
+    view.service_failed(process.service, origin)
+    await time.pass_(2)
+    other.service_failed(process.service, origin)
+    await time.pass_(2)
+    assert [report.votes for report in store.reports] == [False, True]
+
+
+async def test_a_failure_that_is_not_shared_confirms_nothing(process, view, store, time):
+    bad = Origin.of(process.service, "invalid_request")
+    view.learn(bad, process.service, category="invalid_request")
+    view.service_failed(process.service, bad)
+    view.service_failed(process.service, process.origin())
+    await time.pass_(2)
+    assert [report.votes for report in store.reports] == [False]
+
+
+async def test_a_live_answer_when_the_probe_is_due_closes_for_all(process, view, store):
+    store.put(outage(probe_at=store.now))
+    await turns()
+    view.service_worked(process.service)
+    await turns()
+    assert store.records[KEY].is_over
+
+
+def test_services_that_fail_are_counted_up_to_256(clock):
+    looks = SecondLooks(10, clock)
+    for number in range(1000):
+        looks.fail(f"service {number}")
+    assert len(looks) == 256
+    assert looks.fail("service 999")
+    assert not looks.fail("service 0")
+
+
+async def test_a_service_that_works_in_peace_asks_nothing(process, view, monkeypatch):
+    asked = []
+    monkeypatch.setattr(view, "_service", lambda processor: asked.append(processor))
+    for _ in range(10):
+        view.service_worked(process.service)
+        view.is_out(process.service)
+    assert asked == []
+
+
+# A store that says anything.
+
+secs = st.floats(-1e300, 1e300) | st.sampled_from([0.0, AHEAD, AHEAD + 1000, AHEAD + 1001])
+leases = st.none() | st.builds(Lease, holder=st.text(), token=st.text(), expires_at=secs)
+records = st.builds(
+    lambda key, state, **fields: outage(key, state, **fields),
+    st.sampled_from([KEY, "Voice: b in c", "Voice[eu]: b", "x", "\x00", "Voice: "])
+    | st.text(min_size=1, max_size=200),
+    st.sampled_from(["suspected", "open", "closed"]),
+    generation=st.integers(0, 2**53),
+    seen_at=secs,
+    opened_at=st.none() | secs,
+    probe_at=st.none() | secs,
+    closed_at=st.none() | secs,
+    lease=leases,
+    is_by_hand=st.booleans(),
+    changed_by=st.text(max_size=64),
+    failures=st.integers(0, 2**53),
+)
+modes = st.builds(ModeSet, mode=st.sampled_from(["guard", "observe", "disabled"]), at=secs)
+clocks = st.floats() | st.sampled_from([AHEAD, AHEAD + 1000])
+faults = st.sampled_from([StoreUnavailable("gone"), RuntimeError("a bug"), "hang"])
+
+
+class HostileStore(FakeStore):
+    """Answers with whatever it was given."""
+
+    def __init__(self, time, answers, did):
+        super().__init__(time)
+        self._answers = answers
+        self._did = did
+        self.says = Knowledge(self.now, ModeSet(), ())
+
+    def _next(self):
+        return self._answers.pop() if self._answers else None
+
+    async def report(self, report, **settings):
+        await self._do("report")
+        return Answer(self._next(), self._did)
+
+    async def lease(self, *args):
+        await self._do("lease")
+        return Answer(self._next(), self._did)
+
+    async def settle(self, *args, **kwargs):
+        await self._do("settle")
+        return Answer(self._next(), self._did)
+
+    async def read(self):
+        await self._do("read")
+        return self.says
+
+
+acts = st.one_of(
+    st.tuples(st.just("put"), records | modes),
+    st.tuples(st.just("says"), st.builds(Knowledge, clocks, modes, st.lists(records).map(tuple))),
+    st.tuples(st.just("flood"), st.integers(0, 2**53)),
+    st.tuples(st.just("fault"), st.tuples(st.sampled_from(["read", "lease", "report"]), faults)),
+    st.tuples(st.just("heal"), st.none()),
+    st.tuples(st.just("drop"), st.none()),
+    st.tuples(st.just("pass"), st.floats(0, 20)),
+    st.tuples(st.just("fail"), st.integers(0, 1000)),
+    st.tuples(st.just("work"), st.none()),
+    st.tuples(st.just("probe"), st.booleans()),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(acts, max_size=25), st.lists(records, max_size=10), st.booleans())
+def test_whatever_a_store_says_a_bot_waits_a_minute_at_most(acts, answers, did):
+    time = Time()
+    faults = []
+    logger.remove()
+    logger.add(lambda line: faults.append(line), level="ERROR", filter=_is_of_the_engine)
+
+    async def call():
+        store = HostileStore(time, answers, did)
+        process = Process(store, time)
+        view, service = process.join(), process.service
+        origins = [process.origin(), process.origin("b")]
+        try:
+            for act, value in acts:
+                await _do(act, value, store, time, process, view, service)
+                for origin in origins:
+                    knows = view.knows(origin)
+                    assert knows is None or 1 <= knows <= 60
+                    assert knows is None or math.isfinite(knows)
+                assert view.is_out(service) in (True, False)
+                assert view.may_probe_soon(service) in (True, False)
+                assert len(process.fleet.outages) <= 256
+                assert len(view._keys) <= 256 and len(view._asked) <= 256
+                assert len(process.fleet._outbox) <= 3 * 256
+                process.fleet.status()
+        finally:
+            store.released.set()
+            store.faults.clear()
+            closing = asyncio.ensure_future(process.fleet.close())
+            await time.pass_(5)
+            await closing
+            await turns()
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(call())
+    assert faults == []
+
+
+def _is_of_the_engine(line):
+    # What the store raises and must not is said; what the engine would raise on its
+    # account must not be.
+    return "a bug" not in str(line["exception"])
+
+
+async def _do(act, value, store, time, process, view, service):
+    match act:
+        case "put":
+            store.put(value)
+        case "says":
+            store.says = value
+        case "flood":
+            for number in range(300):
+                store.put(outage(f"Voice: {number + value % 1000} in here"))
+        case "fault":
+            method, fault = value
+            store.faults[method] = fault
+        case "heal":
+            store.faults.clear()
+        case "drop":
+            store.drop_connections()
+        case "pass":
+            await time.pass_(value)
+        case "fail":
+            for number in range(value):
+                origin = process.origin(f"kind {number}")
+                view.failed(origin, votes=True)
+            view.service_failed(service, process.origin())
+        case "work":
+            view.service_worked(service)
+            view.worked(process.origin())
+        case "probe":
+            asking = asyncio.ensure_future(view.probe(service))
+            await time.pass_(1)
+            if (probe := asking.result()) is not None:
+                view.settle(probe, success=value)
+    await turns()
+
+
+async def test_within_one_process_each_bot_has_a_vote(time, monkeypatch):
+    store = FakeStore(time)
+    monkeypatch.setattr("pipecat_circuit_breaker.fleet.fleet._store", lambda url, params: store)
+    params = FleetParams(instance="pod", share=lambda failure: True, label=lambda p: "")
+    fleet = Fleet(params=params, clock=time, sleep=time.sleep)
+    service = Voice()
+    origin = Origin.of(service, "ConnectError", where="here")
+    for _ in range(3):
+        view = fleet.join("bot", lambda: None, lambda origins: None)
+        view.learn(origin, service)
+        await turns()
+        assert fleet.outages == ()
+        view.failed(origin, votes=True)
+    await turns()
+    assert [o.key for o in fleet.outages] == [KEY]
+    await fleet.close()
+
+
+async def test_a_bot_may_ask_whether_another_has_seen_a_service_work_again(
+    process, view, store, time
+):
+    assert not view.came_back(process.service, 10)
+    store.put(outage(generation=1, at=store.now))
+    await turns()
+    over = {"state": "closed", "closed_at": store.now, "ending": "recovered"}
+    other = outage("Voice: other in here", at=store.now)
+    store.put(other)
+    store.put(outage(generation=2, **over))
+    await turns()
+    assert not view.came_back(process.service, 10)
+    store.put(other.model_copy(update={**over, "ending": "by_hand", "generation": 1}))
+    await turns()
+    assert view.came_back(process.service, 10)
+    assert not view.came_back(Other(), 10)
+    await time.pass_(10)
+    assert not view.came_back(process.service, 10)
+
+
+class Other(Voice):
+    pass
+
+
+async def test_a_bot_is_told_that_something_has_begun_or_is_over(process, store):
+    told = []
+    process.fleet.join("other", lambda: told.append("changed"), lambda origins: None)
+    store.put(outage(state="suspected"))
+    await turns()
+    assert told == []
+    store.put(outage(generation=1))
+    store.put(outage(generation=1, failures=9))
+    await turns()
+    assert told == ["changed"]
+    store.put(outage(state="closed", generation=2))
+    await turns()
+    assert told == ["changed"] * 2
+
+
+async def test_of_a_channel_each_failure_is_asked_for(store, time):
+    shared = [True, False]
+    process = Process(store, time, share=lambda failure: shared[failure.exception is None])
+    process.join()
+    origin = Origin.of(process.service, "channel down")
+    how = {"by_delivery": True}
+    assert not process.view.learn(origin, process.service, **how)
+    assert process.view.learn(origin, process.service, exception=OSError(), **how)
+    assert not process.view.learn(origin, process.service, **how)
+    # What was shared once is not forgotten by one that is not.
+    process.view.failed(origin, votes=True)
+    await turns()
+    assert len(store.reports) == 1
+    await process.fleet.close()
