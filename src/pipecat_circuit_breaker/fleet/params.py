@@ -16,6 +16,7 @@ from pipecat.processors.frame_processor import FrameProcessor
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pipecat_circuit_breaker._core.text import one_line
+from pipecat_circuit_breaker.fleet.record import MAX_HOLD_SECS, MAX_INSTANCES
 from pipecat_circuit_breaker.fleet.sharing import Failure, label_of, shares
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -46,7 +47,9 @@ def this_instance() -> str:
     return one_line(socket.gethostname(), INSTANCE_CHARS)
 
 
-Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0, le=86_400, allow_inf_nan=False)]
+Seconds = Annotated[
+    float, BeforeValidator(_number), Field(gt=0, le=MAX_HOLD_SECS, allow_inf_nan=False)
+]
 
 
 class FleetParams(BaseModel):
@@ -59,7 +62,7 @@ class FleetParams(BaseModel):
             characters. It has one vote, however many bots it runs. By default
             ``POD_NAME``, ``HOSTNAME``, or the host's name.
         min_instances: Instances that have to see a failure within ``vote_secs``
-            before it is an outage of the fleet, 1 to 1,000.
+            before it is an outage of the fleet, 1 to 64.
         vote_secs: Seconds for which a vote counts, above 0. A report that is
             older when it comes to the server is refused.
         hold_secs: Seconds after which an outage of which nothing is heard any
@@ -84,7 +87,7 @@ class FleetParams(BaseModel):
     instance: Annotated[str, Field(min_length=1, max_length=INSTANCE_CHARS)] = Field(
         default_factory=this_instance
     )
-    min_instances: Annotated[int, BeforeValidator(_number), Field(ge=1, le=1_000)] = 3
+    min_instances: Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_INSTANCES)] = 3
     vote_secs: Seconds = 10.0
     hold_secs: Seconds = 600.0
     lease_secs: Seconds = 15.0

@@ -38,6 +38,9 @@ MIN_WAIT_SECS = 1.0
 #: Seconds between two probes of a fleet, at most, whatever somebody asks for.
 MAX_WAIT_SECS = 600.0
 
+#: Seconds for which a record, a lease or a mode is kept, at most.
+MAX_HOLD_SECS = 86_400.0
+
 #: A bot's own circuit believes a fleet's cooldown up to so many seconds.
 MAX_COOLDOWN_SECS = 60.0
 
@@ -83,7 +86,9 @@ class Outage(BaseModel):
             The outcome of a probe of an earlier one is void.
         opened_at: Since when it is open.
         seen_at: When a failure was reported last.
-        closed_at: When it was over; None before.
+        hold_secs: For how long it is kept after that, where nothing more is heard.
+        closed_at: When it was over; None before. Of one that is suspected: when the
+            one before it was over.
         probe_at: When a probe may go; None where none may, because it was opened by hand.
         wait_secs: How long it waits for that in all.
         openings: The first, and one more for each probe that failed.
@@ -110,6 +115,7 @@ class Outage(BaseModel):
     generation: _Count = 0
     opened_at: _Secs | None = None
     seen_at: _Secs
+    hold_secs: Annotated[float, Field(ge=0, le=MAX_HOLD_SECS)] = 600.0
     closed_at: _Secs | None = None
     probe_at: _Secs | None = None
     wait_secs: Annotated[float, Field(ge=0, le=MAX_WAIT_SECS)] = 0.0
@@ -148,6 +154,13 @@ class Outage(BaseModel):
     def is_over(self) -> bool:
         """Whether this is the tombstone of one that is over."""
         return self.state == "closed"
+
+    @property
+    def expires_at(self) -> float:
+        """Until when it is kept, on the server's clock, where nothing more is heard."""
+        if self.closed_at is not None and self.state == "closed":
+            return self.closed_at + TOMBSTONE_SECS
+        return self.seen_at + self.hold_secs
 
 
 class ModeSet(BaseModel):

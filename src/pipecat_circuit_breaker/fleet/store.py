@@ -95,15 +95,17 @@ class Store(Protocol):
     ) -> Answer:
         """Take in a report.
 
-        One that is older than ``vote_secs`` is refused; so is a vote from before
-        the outage was last closed. Votes of ``min_instances`` instances within
-        ``vote_secs`` open.
+        One that is older than ``vote_secs`` is refused; so is one from before the
+        outage was last closed, and one without a vote where nothing is open. Votes
+        of ``min_instances`` instances within ``vote_secs`` open. A suspicion is
+        kept for ``vote_secs``. Beyond 256 records, no further one is begun.
 
         Args:
             report: What was seen.
             min_instances: Instances that it takes.
             vote_secs: Seconds for which a vote counts.
-            hold_secs: Seconds for which the record is kept after the last report.
+            hold_secs: Seconds for which an open outage is kept after the last report
+                or failed probe; then it is forgotten.
         """
         ...
 
@@ -125,7 +127,9 @@ class Store(Protocol):
     async def settle(
         self, key: str, token: str, generation: int, *, success: bool, waits: tuple[float, ...]
     ) -> Answer:
-        """Report the outcome of a probe: void without the lease, or after another opening.
+        """Report the outcome of a probe.
+
+        Void without the lease, after the lease has run out, and after another opening.
 
         Args:
             key: The outage.
@@ -137,7 +141,10 @@ class Store(Protocol):
         ...
 
     async def open(self, key: str, who: str, why: str, hold_secs: float) -> Answer:
-        """Open by hand: until it is closed by hand, or ``hold_secs`` are over."""
+        """Open by hand, until closed by hand or nothing was heard of it for ``hold_secs``.
+
+        Nobody probes it. Beyond 256 records it is not done.
+        """
         ...
 
     async def close_outage(self, key: str, who: str, why: str) -> Answer:
@@ -149,7 +156,7 @@ class Store(Protocol):
         ...
 
     async def read(self) -> Knowledge:
-        """Read all there is, at once."""
+        """Read all there is, at once. What is over by then is put away."""
         ...
 
     def news(self) -> AbstractAsyncContextManager[AsyncIterator[Outage | ModeSet]]:
