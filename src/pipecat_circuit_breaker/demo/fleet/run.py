@@ -1,0 +1,213 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Runs the bots twice, without a fleet and with it, and lets their provider die both times."""
+
+import asyncio
+import json
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from pipecat_circuit_breaker.demo.failover.faults import NONE, Fault
+from pipecat_circuit_breaker.demo.failover.provider import Provider
+from pipecat_circuit_breaker.demo.fleet.board import Board
+from pipecat_circuit_breaker.demo.fleet.events import Event
+from pipecat_circuit_breaker.demo.fleet.trial import Request, Trial
+from pipecat_circuit_breaker.demo.fleet.pod import Plan
+from pipecat_circuit_breaker.demo.fleet.report import Report
+from pipecat_circuit_breaker.demo.fleet.server import find_server, running_server, stopped
+
+#: Seconds of a run before the provider dies, and those in which all bots may find out
+#: that it is back.
+HEALTHY_SECS = 2.0
+LONGEST_RETURN_SECS = 20.0
+
+#: How long the pipelines and processes may take.
+_START_SECS = 90.0
+_END_SECS = 20.0
+
+#: A first word comes after a tenth of a second.
+_SPEED = 3.0
+
+
+class FleetDemoError(Exception):
+    """The bots did not start, or one of their processes has ended."""
+
+
+class _Dying:
+    """The provider that dies: two servers, so that one can tell who asks."""
+
+    def __init__(self) -> None:
+        self.is_dead = False
+        self.note: Callable[[Request], None] = lambda request: None
+        self.servers = [
+            Provider("primary", self._fault(has_failover), _SPEED) for has_failover in (False, True)
+        ]
+
+    def _fault(self, has_failover: bool) -> Fault:
+        def status(turn: int, secs: float) -> int:
+            self.note(Request(time.monotonic(), has_failover, self.is_dead))
+            return 503 if self.is_dead else 200
+
+        return Fault("dying", "dies and comes back", status)
+
+
+class _Process:
+    """One process of bots, as seen from outside."""
+
+    def __init__(self, process: asyncio.subprocess.Process, complaints: Path) -> None:
+        self._process = process
+        self._complaints = complaints
+        self._said: dict[str, asyncio.Event] = {}
+        self.note: Callable[[Event], None] = lambda event: None
+
+    async def read(self) -> None:
+        """Take in what it tells; raises where it ends."""
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            values = json.loads(line)
+            if "is" in values:
+                self._said.setdefault(values["is"], asyncio.Event()).set()
+            else:
+                self.note(Event.from_json(values))
+        lines = self._complaints.read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "it has said nothing")
+        raise FleetDemoError(f"a process of bots has ended: {last.strip()}")
+
+    async def wait_for(self, what: str, secs: float) -> None:
+        """Wait until it says so."""
+        said = self._said.setdefault(what, asyncio.Event())
+        async with asyncio.timeout(secs):
+            await said.wait()
+        said.clear()
+
+    async def order(self, **order: object) -> None:
+        """Tell it what to do."""
+        assert self._process.stdin is not None
+        self._process.stdin.write((json.dumps(order) + "\n").encode())
+        await self._process.stdin.drain()
+
+
+async def compare(console: Console, *, processes: int, bots: int, seconds: float) -> Report:
+    """Let the provider of all bots die twice.
+
+    Args:
+        console: Where to show it meanwhile.
+        processes: How many processes of bots, 3 or more: so many have to see an outage.
+        bots: How many in each.
+        seconds: For how long the provider is dead.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        FleetDemoError: The bots did not start, or one of their processes has ended.
+    """
+    program, store = find_server()
+    report = Report(processes, bots, seconds, None if program is None else store)
+    console.print(Text(report.title, style="bold"))
+    if program is None:
+        console.print(Text(f"{store}: all bots are in one process", style="yellow"))
+    async with AsyncExitStack() as stack:
+        url = None
+        if program is not None:
+            url = await stack.enter_async_context(running_server(program))
+        dying, backup = _Dying(), Provider("backup", NONE, _SPEED)
+        urls = []
+        for provider in (*dying.servers, backup):
+            urls.append(await provider.start())
+            stack.push_async_callback(provider.stop)
+        pods = tuple(f"pod-{n + 1}" for n in range(processes))
+        numbers = tuple(range(processes))
+        if url is None:
+            shares = [(pods, numbers)]
+        else:
+            shares = [((pod,), (n,)) for n, pod in enumerate(pods)]
+        plans = [
+            Plan(names, ns, processes, bots, url, urls[0], urls[1], urls[2])
+            for names, ns in shares
+        ]
+        board = stack.enter_context(_shown(console, Board(pods, bots, seconds)))
+        children = await stack.enter_async_context(_processes(plans))
+        for is_fleet in (False, True):
+            trial = Trial(is_fleet, processes * bots)
+            report.trials.append(trial)
+            await _play(trial, dying, children, seconds, board)
+    return report
+
+
+def _shown(console: Console, board: Board) -> "_Shown":
+    return _Shown(console, board)
+
+
+async def _play(
+    trial: Trial,
+    dying: _Dying,
+    children: list[_Process],
+    seconds: float,
+    board: Board,
+) -> None:
+    board.follow(trial)
+    dying.note = trial.requests.append
+    for child in children:
+        child.note = trial.note
+        await child.order(do="play", is_fleet=trial.is_fleet)
+    for child in children:
+        await child.wait_for("up", _START_SECS)
+    trial.began_at = time.monotonic()
+    await asyncio.sleep(HEALTHY_SECS)
+    dying.is_dead, trial.died_at = True, time.monotonic()
+    for child in children:
+        await child.order(do="change callers", secs=seconds)
+    await asyncio.sleep(seconds)
+    dying.is_dead, trial.back_at = False, time.monotonic()
+    while trial.is_any_open and time.monotonic() < trial.back_at + LONGEST_RETURN_SECS:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(1.0)
+    trial.ended_at = time.monotonic()
+    for child in children:
+        await child.order(do="end")
+    for child in children:
+        await child.wait_for("over", _END_SECS)
+
+
+@asynccontextmanager
+async def _processes(plans: list[Plan]) -> AsyncIterator[list[_Process]]:
+    """Have a process for each plan; all are gone in the end, whatever happens."""
+    with TemporaryDirectory(prefix="fleet-") as directory:
+        started: list[asyncio.subprocess.Process] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                children = []
+                for number, plan in enumerate(plans):
+                    complaints = Path(directory, str(number))
+                    with complaints.open("wb") as file:
+                        process = await asyncio.create_subprocess_exec(
+                            *plan.command,
+                            stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE,
+                            stderr=file,
+                            start_new_session=True,
+                        )
+                    started.append(process)
+                    children.append(_Process(process, complaints))
+                readers = [group.create_task(child.read()) for child in children]
+                for child in children:
+                    await child.wait_for("ready", _START_SECS)
+                yield children
+                for reader in readers:
+                    reader.cancel()
+        finally:
+            for process in started:
+                await stopped(process)
