@@ -23,6 +23,7 @@ from pipecat_circuit_breaker.demo.failover.faults import NONE, Fault
 from pipecat_circuit_breaker.demo.failover.provider import Provider
 from pipecat_circuit_breaker.demo.fleet.board import Board
 from pipecat_circuit_breaker.demo.fleet.events import Event
+from pipecat_circuit_breaker.demo.fleet.timeline import timelines
 from pipecat_circuit_breaker.demo.fleet.trial import Request, Trial
 from pipecat_circuit_breaker.demo.fleet.pod import Plan
 from pipecat_circuit_breaker.demo.fleet.report import Report
@@ -88,8 +89,10 @@ class _Process:
     async def wait_for(self, what: str, secs: float) -> None:
         """Wait until it says so."""
         said = self._said.setdefault(what, asyncio.Event())
-        async with asyncio.timeout(secs):
-            await said.wait()
+        try:
+            await asyncio.wait_for(said.wait(), secs)
+        except TimeoutError:
+            raise FleetDemoError(f"bots were not {what} within {secs:g} s") from None
         said.clear()
 
     async def order(self, **order: object) -> None:
@@ -114,41 +117,52 @@ async def compare(console: Console, *, processes: int, bots: int, seconds: float
     Raises:
         FleetDemoError: The bots did not start, or one of their processes has ended.
     """
-    program, store = find_server()
-    report = Report(processes, bots, seconds, None if program is None else store)
+    program, server = find_server()
+    report = Report(processes, bots, seconds, None if program is None else server)
     console.print(Text(report.title, style="bold"))
     if program is None:
-        console.print(Text(f"{store}: all bots are in one process", style="yellow"))
-    async with AsyncExitStack() as stack:
-        url = None
-        if program is not None:
-            url = await stack.enter_async_context(running_server(program))
-        dying, backup = _Dying(), Provider("backup", NONE, _SPEED)
-        urls = []
-        for provider in (*dying.servers, backup):
-            urls.append(await provider.start())
-            stack.push_async_callback(provider.stop)
-        pods = tuple(f"pod-{n + 1}" for n in range(processes))
-        numbers = tuple(range(processes))
-        if url is None:
-            shares = [(pods, numbers)]
-        else:
-            shares = [((pod,), (n,)) for n, pod in enumerate(pods)]
-        plans = [
-            Plan(names, ns, processes, bots, url, urls[0], urls[1], urls[2])
-            for names, ns in shares
-        ]
-        board = stack.enter_context(_shown(console, Board(pods, bots, seconds)))
-        children = await stack.enter_async_context(_processes(plans))
-        for is_fleet in (False, True):
-            trial = Trial(is_fleet, processes * bots)
-            report.trials.append(trial)
-            await _play(trial, dying, children, seconds, board)
+        console.print(Text(f"{server}, so: {report.where}", style="yellow"))
+    else:
+        console.print(Text(report.where))
+    pods = tuple(f"pod-{n + 1}" for n in range(processes))
+    board = Board(pods, bots)
+    try:
+        async with AsyncExitStack() as stack:
+            url = None
+            if program is not None:
+                url = await stack.enter_async_context(running_server(program))
+            dying, backup = _Dying(), Provider("backup", NONE, _SPEED)
+            urls = []
+            for provider in (*dying.servers, backup):
+                urls.append(await provider.start())
+                stack.push_async_callback(provider.stop)
+            # In memory, what one knows is known within one process alone.
+            shares = [range(processes)] if url is None else [range(n, n + 1) for n in range(processes)]
+            plans = [
+                Plan(tuple(pods[n] for n in share), tuple(share), processes, bots, url, *urls)
+                for share in shares
+            ]
+            stack.enter_context(Live(board, console=console, transient=True))
+            children = await stack.enter_async_context(_processes(plans))
+            for is_fleet in (False, True):
+                report.trials.append(Trial(is_fleet, processes * bots))
+                board.follow(report.trials)
+                await _play(report.trials[-1], dying, children, seconds)
+    except* FleetDemoError as errors:
+        raise errors.exceptions[0] from None
     return report
 
 
-def _shown(console: Console, board: Board) -> "_Shown":
-    return _Shown(console, board)
+def show_report(console: Console, report: Report) -> None:
+    """Show both runs over time, and then the table.
+
+    Args:
+        console: Where.
+        report: What came of them.
+    """
+    console.print(timelines(report.trials))
+    console.print(report.as_table())
+    console.print(Text(report.caption, style="dim"))
 
 
 async def _play(
@@ -156,9 +170,7 @@ async def _play(
     dying: _Dying,
     children: list[_Process],
     seconds: float,
-    board: Board,
 ) -> None:
-    board.follow(trial)
     dying.note = trial.requests.append
     for child in children:
         child.note = trial.note
