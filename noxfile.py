@@ -65,6 +65,7 @@ def releases(session: nox.Session, release: str) -> None:
             or [
                 "tests/releases",
                 "tests/failover",
+                "tests/fleet/test_bots.py",
                 "tests/test_storms.py",
                 "tests/test_tool_loops.py",
                 "tests/test_tool_loops_failover.py",

@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from failover_parts import FAIL, Bot, Scripted, passed, words
 from pipecat.frames.frames import ManuallySwitchServiceFrame
-from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from stt_parts import Soniox, Whisper, calling, whole
 
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
+from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.sharing import key_of, service_name
 from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
 

@@ -13,13 +13,15 @@ from pipecat.frames.frames import (
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings
-from pipecat_circuit_breaker.fleet.memory import MemoryStore
 
 from bot import Failing, Output, Tap, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
+from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.incident import Ending, Trigger
 from support.jumping import Jumping
+
+pytestmark = pytest.mark.releases
 
 MAX_ERRORS = CircuitBreakerParams().max_errors
 

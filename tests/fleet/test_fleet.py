@@ -12,6 +12,7 @@ import pytest
 from fleet_parts import AHEAD, KEY, FakeStore, Process, Time, Voice, outage, turns
 from loguru import logger
 
+from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams, ModeSet
 from pipecat_circuit_breaker.fleet.link import LINGER_SECS, MAX_STUCK
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
@@ -872,3 +873,24 @@ def test_without_a_url_redis_is_not_even_looked_for():
     )
     folder = Path(__file__).parent
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=60)
+
+
+async def test_without_a_url_all_fleets_of_a_name_in_a_process_know_the_same(time):
+    fleets = [
+        Fleet(params=FleetParams(name=name), clock=time, sleep=time.sleep)
+        for name in ("one-of-a-test", "one-of-a-test", "another-of-a-test")
+    ]
+    one, two, other = fleets
+    service = Voice()
+    origin = Origin.of(service, "ConnectError", where="here")
+    views = [
+        fleet.join("bot", lambda: None, lambda origins: None)
+        for fleet in (one, one, two, other, other)
+    ]
+    for view in views:
+        view.learn(origin, service)
+        view.failed(origin, votes=True)
+    await turns()
+    assert [len(fleet.outages) for fleet in fleets] == [1, 1, 0]
+    for fleet in fleets:
+        await fleet.close()

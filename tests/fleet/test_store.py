@@ -7,9 +7,11 @@ servers the same tests wait for real, in units of a tenth of a second.
 import asyncio
 
 import pytest
+import servers
 
 from pipecat_circuit_breaker.fleet import rules
-from pipecat_circuit_breaker.fleet.memory import MAX_UNREAD, MemoryStore
+from pipecat_circuit_breaker.fleet.memory import MemoryStore
+from pipecat_circuit_breaker.fleet.news import MAX_UNREAD
 from pipecat_circuit_breaker.fleet.record import (
     MAX_INSTANCES,
     MAX_OUTAGES,
@@ -17,8 +19,12 @@ from pipecat_circuit_breaker.fleet.record import (
     ModeSet,
     Outage,
 )
+from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
 from pipecat_circuit_breaker.testing import Clock
+
+#: What the tests count time in, on a server.
+UNIT_SECS = 0.1
 
 KEY = "TTS[eu]: ConnectError in httpx.connect"
 
@@ -63,14 +69,34 @@ class Told:
         return answer.outage
 
 
-@pytest.fixture(params=["memory"])
-async def told(request, clock, monkeypatch):
+@pytest.fixture(scope="session", params=["memory", *servers.KINDS])
+def kept_in(request):
+    """None for memory, or else a server."""
     if request.param == "memory":
+        yield None
+    else:
+        with servers.Server(request.param) as server:
+            yield server
 
-        async def after(units):
+
+@pytest.fixture
+async def told(kept_in, clock, monkeypatch):
+    if kept_in is None:
+
+        async def advance(units):
             clock.advance(units)
 
-        yield Told(MemoryStore(clock=clock), 1.0, after)
+        yield Told(MemoryStore(clock=clock), 1.0, advance)
+        return
+
+    async def wait(units):
+        await asyncio.sleep(units * UNIT_SECS)
+
+    monkeypatch.setattr(rules, "MIN_WAIT_SECS", 0.0)
+    kept_in.flush()
+    store = RedisStore(kept_in.url, "test")
+    yield Told(store, UNIT_SECS, wait)
+    await store.close()
 
 
 async def test_votes_of_enough_instances_open_and_only_the_last_of_them_did(told):
@@ -330,9 +356,9 @@ async def test_megabytes_are_cut(told):
         huge,
         key=huge,
         token=huge,
-        bots=tuple(huge + str(n) for n in range(1000)),
+        bots=(huge, *(str(n) for n in range(100_000))),
         failures=10**30,
-        waits=tuple(range(10_000)),
+        waits=tuple(range(1_000, 10_000)),
     )
     assert answer.did
     assert len(answer.outage.key) == 200
@@ -388,6 +414,8 @@ async def test_a_subscriber_of_memory_that_does_not_read_is_told_that_it_has_los
         with pytest.raises(StoreUnavailable, match="faster"):
             for n in range(MAX_UNREAD + 1):
                 assert (await anext(news)).who == f"{n}"
+        with pytest.raises(StoreUnavailable, match="faster"):
+            await anext(news)
     await store.set_mode("guard", "", "", 10)
 
 

@@ -388,7 +388,7 @@ def _store(url: str | Callable[[], Any] | None, params: FleetParams) -> Store:
     if url is None:
         from pipecat_circuit_breaker.fleet.memory import MemoryStore
 
-        return MemoryStore.of(params.name)
+        return MemoryStore.shared(params.name)
     if isinstance(url, str):
         scheme = urlsplit(url).scheme
         if scheme not in _SCHEMES:

@@ -17,16 +17,9 @@ from typing import ClassVar
 from weakref import WeakValueDictionary
 
 from pipecat_circuit_breaker.fleet import rules
+from pipecat_circuit_breaker.fleet.news import Unread
 from pipecat_circuit_breaker.fleet.record import MAX_OUTAGES, FleetMode, ModeSet, Outage
-from pipecat_circuit_breaker.fleet.store import (
-    Answer,
-    Knowledge,
-    Report,
-    StoreUnavailable,
-)
-
-#: News that a subscriber may leave unread before it is told that it has lost some.
-MAX_UNREAD = 256
+from pipecat_circuit_breaker.fleet.store import Answer, Knowledge, Report
 
 # Names of bots or instances that are told apart for one outage.
 _MAX_NAMES = 4_096
@@ -187,7 +180,7 @@ class MemoryStore:
         with self._lock:
             self._subscribers.add(subscriber)
         try:
-            yield subscriber
+            yield subscriber.unread
         finally:
             with self._lock:
                 self._subscribers.discard(subscriber)
@@ -235,30 +228,17 @@ class MemoryStore:
                 self._subscribers.discard(subscriber)
 
 
-class _Subscriber(AsyncIterator[Outage | ModeSet]):
+class _Subscriber:
     """Who hears of changes: told in the thread of its own loop, and never waited for."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # One more than may be unread: the last place says that news were lost.
-        self._unread: asyncio.Queue[Outage | ModeSet | None] = asyncio.Queue(MAX_UNREAD + 1)
+        self.unread = Unread()
 
     def tell(self, news: Outage | ModeSet) -> bool:
         """Whether the subscriber can still be told."""
         try:
-            self._loop.call_soon_threadsafe(self._put, news)
+            self._loop.call_soon_threadsafe(self.unread.put, news)
         except RuntimeError:  # Its loop is closed.
             return False
         return True
-
-    def _put(self, news: Outage | ModeSet) -> None:
-        if self._unread.qsize() < MAX_UNREAD:
-            self._unread.put_nowait(news)
-        elif not self._unread.full():
-            self._unread.put_nowait(None)
-
-    async def __anext__(self) -> Outage | ModeSet:
-        news = await self._unread.get()
-        if news is None:
-            raise StoreUnavailable("news came faster than they were read")
-        return news

@@ -158,7 +158,7 @@ class Outage(BaseModel):
     @property
     def expires_at(self) -> float:
         """Until when it is kept, on the server's clock, where nothing more is heard."""
-        if self.closed_at is not None and self.state == "closed":
+        if self.closed_at is not None and self.is_over:
             return self.closed_at + TOMBSTONE_SECS
         return self.seen_at + self.hold_secs
 

@@ -38,6 +38,7 @@ MAX_BOTS = 100
 #: Seconds between two news of an outage of which only the counts have changed.
 NEWS_SECS = 1.0
 
+_WHO_BYTES = 96
 _MAX_WAITS = 20
 _MAX_FAILURES = 1_000_000  # Of one report.
 
@@ -49,7 +50,8 @@ def key(text: str) -> str:
 
 def who(text: str) -> str:
     """Cut the name of an instance, a process or a person."""
-    return one_line(text, WHO_CHARS)
+    # 64 of them fit into a record, in whatever script.
+    return one_line(text, WHO_CHARS).encode()[:_WHO_BYTES].decode(errors="ignore")
 
 
 def why(text: str) -> str:
@@ -90,7 +92,7 @@ def accepts(outage: Outage | None, report: Report, now: float, vote_secs: float)
         return False
     if outage is None or not outage.is_open:
         closed_at = outage.closed_at if outage is not None else None
-        return report.votes and (closed_at is None or now - report.age_secs > closed_at)
+        return report.votes and (closed_at is None or now - report.age_secs >= closed_at)
     return True
 
 

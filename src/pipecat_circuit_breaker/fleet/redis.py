@@ -1,0 +1,468 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""A fleet over a Redis or Valkey server, from 6.2 on; needs the extra ``fleet``.
+
+The server decides by one script, ``rules.lua``, on its own clock. All keys begin
+with ``{pcb:NAME}:``, share one slot of a cluster, and have a time to live. This is
+all that a user of the server has to be allowed for the fleet ``NAME``::
+
+    ACL SETUSER pcb on >SECRET resetkeys ~{pcb:NAME}:* resetchannels &{pcb:NAME}:news
+        -@all +eval +evalsha +time +hget +hset +hdel +hlen +hkeys +hstrlen
+        +lpush +ltrim +lrange +llen +get +set +del +pexpire +pfadd +pfcount
+        +publish +subscribe +unsubscribe +ping
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ResponseError
+
+from pipecat_circuit_breaker.fleet import rules
+from pipecat_circuit_breaker.fleet.news import Unread
+from pipecat_circuit_breaker.fleet.record import (
+    MAX_BYTES,
+    MAX_INSTANCES,
+    MAX_OUTAGES,
+    MAX_WAIT_SECS,
+    TOMBSTONE_SECS,
+    FleetMode,
+    ModeSet,
+    Outage,
+)
+from pipecat_circuit_breaker.fleet.store import Answer, Knowledge, Report, StoreUnavailable
+
+_SCRIPT = files(__package__).joinpath("rules.lua").read_text("utf-8")
+_SHA = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+# Seconds of silence after which a subscription is asked whether it still lives.
+_PING_SECS = 15.0
+
+# Seconds between two looks at a server that cannot be subscribed to.
+_POLL_SECS = 1.0
+
+# A first try that only learns the clock, one that is carried out, one for bad luck.
+_TRIES = 3
+
+# Within an error of a script, Redis 6.2 puts the code anywhere.
+_CODE = re.compile(
+    r"\b(OOM|READONLY|WRONGTYPE|NOPERM|NOAUTH|WRONGPASS|LOADING|MISCONF|MASTERDOWN|NOREPLICAS"
+    r"|CLUSTERDOWN|CROSSSLOT|MOVED|BUSY|EXECABORT)\b"
+)
+
+
+class RedisStore:
+    """Keeps the outages of a fleet on a server, see :class:`~.store.Store`.
+
+    It belongs to the loop that uses it. One connection for commands, which is
+    given up when nothing was asked for some seconds, and one for each subscription.
+    """
+
+    def __init__(
+        self,
+        source: str | Callable[[], Any],
+        name: str,
+        *,
+        timeout_secs: float = 1.0,
+        idle_secs: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Say where the server is; nothing is connected yet.
+
+        Args:
+            source: A URL: ``redis://``, ``rediss://`` (TLS) or ``unix://``. Or a
+                function that returns a new client of :mod:`redis.asyncio` each
+                time, which the store closes: for Sentinel, Cluster, or what a URL
+                cannot say. It should wait for about a second at most, and not retry.
+            name: The fleet's, see :class:`~.params.FleetParams`.
+            timeout_secs: Seconds to wait for connecting, and for an answer, above 0.
+                A step that the server comes to later is not carried out.
+            idle_secs: Seconds after which an unused connection is given up.
+            clock: Seconds that never go back.
+
+        Raises:
+            ValueError: The URL is none that redis-py knows.
+        """
+        self._source = source
+        self._timeout_secs = timeout_secs
+        self._idle_secs = idle_secs
+        self._clock = clock
+        self._prefix = f"{{pcb:{name}}}:"
+        self._turn = asyncio.Lock()
+        self._client: Any = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        # The server's clock less ours.
+        self._offset: float | None = None
+        if isinstance(source, str):
+            try:
+                self._connect()
+            except Exception:
+                # Without redis-py's text, which may quote the password.
+                raise ValueError("not a URL of a Redis server") from None
+
+    async def report(
+        self, report: Report, *, min_instances: int, vote_secs: float, hold_secs: float
+    ) -> Answer:
+        """Take in a report, see :meth:`.store.Store.report`."""
+        report = rules.bounded(report)
+        # How old it is now; it grows older until it is sent.
+        happened_at = self._clock() - min(report.age_secs, 1e9)
+        return await self._step(
+            "report",
+            report.key,
+            lambda: {
+                "instance": report.instance,
+                "token": report.token,
+                "votes": report.votes,
+                "failures": report.failures,
+                "bots": report.bots,
+                "age": self._clock() - happened_at,
+                "waits": report.waits,
+                "need": min_instances,
+                "vote": rules.secs(vote_secs),
+                "hold": rules.secs(hold_secs),
+            },
+        )
+
+    async def lease(self, key: str, instance: str, token: str, lease_secs: float) -> Answer:
+        """Ask to be the one that probes, see :meth:`.store.Store.lease`."""
+        return await self._step(
+            "lease",
+            rules.key(key),
+            lambda: {
+                "instance": rules.who(instance),
+                "token": rules.who(token),
+                "lease_secs": rules.secs(lease_secs),
+            },
+        )
+
+    async def settle(
+        self, key: str, token: str, generation: int, *, success: bool, waits: tuple[float, ...]
+    ) -> Answer:
+        """Report the outcome of a probe, see :meth:`.store.Store.settle`."""
+        return await self._step(
+            "settle",
+            rules.key(key),
+            lambda: {
+                "token": rules.who(token),
+                "generation": generation,
+                "success": success,
+                "waits": rules.waits(waits),
+            },
+        )
+
+    async def open(self, key: str, who: str, why: str, hold_secs: float) -> Answer:
+        """Open by hand, see :meth:`.store.Store.open`."""
+        return await self._step(
+            "open",
+            rules.key(key),
+            lambda: {
+                "who": rules.who(who),
+                "why": rules.why(why),
+                "hold": rules.secs(hold_secs),
+            },
+        )
+
+    async def close_outage(self, key: str, who: str, why: str) -> Answer:
+        """Close by hand, see :meth:`.store.Store.close_outage`."""
+        return await self._step(
+            "close", rules.key(key), lambda: {"who": rules.who(who), "why": rules.why(why)}
+        )
+
+    async def set_mode(self, mode: FleetMode, who: str, why: str, hold_secs: float) -> None:
+        """Say what the bots do with what the fleet knows, see :meth:`.store.Store.set_mode`."""
+        ask = {
+            "mode": mode,
+            "who": rules.who(who),
+            "why": rules.why(why),
+            "hold": rules.secs(hold_secs),
+        }
+        await self._ask("mode", lambda: ask)
+
+    async def read(self) -> Knowledge:
+        """Read all there is, see :meth:`.store.Store.read`."""
+        reply = await self._ask("read", dict)
+        try:
+            _, now, mode, fields, history = reply
+            outages = []
+            for name, text in zip(fields[::2], fields[1::2], strict=True):
+                outage = Outage.read(text)
+                if outage is not None:
+                    outages.append(outage)
+                else:
+                    await self._ask("drop", dict, name, text)
+            over = (Outage.read(text) for text in history)
+            return Knowledge(
+                now=float(now),
+                mode=ModeSet.read(mode) or ModeSet(),
+                outages=tuple(outages),
+                history=tuple(outage for outage in over if outage is not None),
+            )
+        except (TypeError, ValueError):
+            raise StoreUnavailable("the server's answer makes no sense") from None
+
+    @asynccontextmanager
+    async def news(self) -> AsyncIterator[AsyncIterator[Outage | ModeSet]]:
+        """Hear of every change from now on, see :meth:`.store.Store.news`.
+
+        Where the client cannot subscribe (a cluster's, in redis-py 5), the server
+        is read each second instead.
+        """
+        try:
+            client = self._connect()
+        except Exception as error:
+            raise StoreUnavailable(_reason(error)) from None
+        subscription = _Subscription(self._prefix + "news", self._timeout_secs)
+        work = asyncio.create_task(
+            subscription.listen(client)
+            if hasattr(client, "pubsub")
+            else subscription.poll(self.read)
+        )
+        try:
+            ready = asyncio.ensure_future(subscription.is_ready.wait())
+            try:
+                await asyncio.wait({ready}, timeout=3 * self._timeout_secs)
+            finally:
+                ready.cancel()
+            if subscription.lost is not None or not subscription.is_ready.is_set():
+                raise StoreUnavailable(subscription.lost or "no answer in time")
+            yield subscription.unread
+        finally:
+            subscription.is_over = True
+            self._let_go(client, work)
+
+    async def close(self) -> None:
+        """Let go of connections, for at most about two timeouts; then they are abandoned."""
+        self._give_up()
+        if self._leaving:
+            _, pending = await asyncio.wait(self._leaving, timeout=2 * self._timeout_secs)
+            for task in pending:
+                task.cancel()
+
+    async def _step(self, step: str, key: str, ask: Callable[[], dict[str, Any]]) -> Answer:
+        reply = await self._ask(step, lambda: {"key": key, **ask()})
+        try:
+            _, _, did, text = reply
+            outage = Outage.read(text)
+        except (TypeError, ValueError):
+            raise StoreUnavailable("the server's answer makes no sense") from None
+        # What nobody can read has opened, granted and closed nothing; a read drops it.
+        return Answer(outage, did == 1 and outage is not None)
+
+    async def _ask(self, step: str, ask: Callable[[], dict[str, Any]], *more: bytes | str) -> Any:
+        """One step, whole or not at all.
+
+        redis-py waits by ``asyncio.wait_for``, which on Python 3.11 may swallow a
+        cancellation. So it works in a task of its own, which nobody has to wait for.
+        """
+        async with self._turn:
+            if self._idle is not None:
+                self._idle.cancel()
+            try:
+                client = self._client = self._client or self._connect()
+            except Exception as error:
+                raise StoreUnavailable(_reason(error)) from None
+            work = asyncio.create_task(self._carry_out(client, step, ask, *more))
+            is_kept = False
+            try:
+                done, _ = await asyncio.wait({work}, timeout=3 * self._timeout_secs)
+                if not done:
+                    raise StoreUnavailable("no answer in time")
+                failed = work.exception()
+                if failed is None:
+                    is_kept = True
+                    return work.result()
+                reason = _reason(failed)
+                # What the server has refused says nothing of the connection, unless
+                # another server has become the one to ask.
+                is_kept = isinstance(failed, ResponseError) and reason != "READONLY"
+                raise StoreUnavailable(reason)
+            finally:
+                if is_kept:
+                    loop = asyncio.get_running_loop()
+                    self._idle = loop.call_later(self._idle_secs, self._give_up)
+                else:
+                    self._client = self._offset = None
+                    self._let_go(client, work)
+
+    async def _carry_out(
+        self, client: Any, step: str, ask: Callable[[], dict[str, Any]], *more: bytes | str
+    ) -> Any:
+        for _ in range(_TRIES):
+            needs = ask()
+            name = sha1(needs.get("key", "").encode(), usedforsecurity=False).hexdigest()[:16]
+            keys = [self._prefix + key for key in ("outages", "history", "mode")]
+            keys += [self._prefix + f"bots:{name}", self._prefix + f"instances:{name}"]
+            body = json.dumps(needs | self._bounds())
+            for evaluate, script in ((client.evalsha, _SHA), (client.eval, _SCRIPT)):
+                sent_at = self._clock()
+                there = "" if self._offset is None else f"{sent_at + self._offset:.6f}"
+                arguments = (step, there, f"{self._timeout_secs:.3f}", body, *more)
+                try:
+                    reply = await evaluate(script, len(keys), *keys, *arguments)
+                except NoScriptError:
+                    continue
+                self._learn_clock(float(reply[1]), sent_at)
+                if reply[0] in (b"ok", "ok"):
+                    return reply
+                break
+        raise StoreUnavailable("the server's answers come too late")
+
+    def _learn_clock(self, theirs: float, sent_at: float) -> None:
+        """Keep what was known of the server's clock, within what this answer allows."""
+        # It read its clock, to a millisecond, between our asking and our hearing of it.
+        least, most = theirs - self._clock(), theirs + 0.001 - sent_at
+        self._offset = min(most, max(least, least if self._offset is None else self._offset))
+
+    def _bounds(self) -> dict[str, Any]:
+        return {
+            "news": self._prefix + "news",
+            "max_bytes": MAX_BYTES,
+            "max_instances": MAX_INSTANCES,
+            "max_outages": MAX_OUTAGES,
+            "max_history": rules.MAX_HISTORY,
+            "max_wait": MAX_WAIT_SECS,
+            "tombstone": TOMBSTONE_SECS,
+            "news_secs": rules.NEWS_SECS,
+        }
+
+    def _connect(self) -> Any:
+        """A client, which connects when it is first asked something."""
+        if not isinstance(self._source, str):
+            return self._source()
+        return redis.asyncio.Redis.from_url(
+            self._source,
+            socket_timeout=self._timeout_secs,
+            socket_connect_timeout=self._timeout_secs,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+            decode_responses=False,
+            protocol=2,
+        )
+
+    def _give_up(self) -> None:
+        """Let go of the connection for commands; the next step makes another."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._client is not None and not self._turn.locked():
+            client, self._client = self._client, None
+            self._let_go(client)
+
+    def _let_go(self, client: Any, work: "asyncio.Task[Any] | None" = None) -> None:
+        """Close a client once its work is at an end, without anybody waiting for it."""
+        leaving = asyncio.create_task(self._leave(client, work))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, client: Any, work: "asyncio.Task[Any] | None") -> None:
+        if work is not None:
+            work.cancel()
+            await asyncio.wait({work}, timeout=self._timeout_secs)
+        closing: Coroutine[Any, Any, None] = client.aclose()
+        task = asyncio.ensure_future(closing)
+        await asyncio.wait({task}, timeout=self._timeout_secs)
+        for done in (work, task):
+            if done is not None and done.done() and not done.cancelled():
+                done.exception()  # Nobody wants to know.
+
+
+class _Subscription:
+    """One subscription, read in a task of its own."""
+
+    def __init__(self, channel: str, timeout_secs: float):
+        self.unread = Unread()
+        self.is_ready = asyncio.Event()
+        self.lost: str | None = None
+        # Cancellation may be swallowed.
+        self.is_over = False
+        self._channel = channel
+        self._timeout_secs = timeout_secs
+
+    async def listen(self, client: Any) -> None:
+        """Hear of what is published."""
+        pubsub = None
+        try:
+            # A cluster has to find out first whom to ask.
+            await client.initialize()
+            pubsub = client.pubsub()
+            await pubsub.subscribe(self._channel)
+            wait = self._timeout_secs
+            while not self.is_over:
+                message = await pubsub.get_message(timeout=wait)
+                if message is None:
+                    if wait != _PING_SECS:
+                        self._lose("no answer in time")
+                        return
+                    await pubsub.ping()
+                    wait = self._timeout_secs
+                    continue
+                wait = _PING_SECS
+                if message["type"] == "subscribe":
+                    if self.is_ready.is_set():
+                        self._lose("the connection was made anew")
+                        return
+                    self.is_ready.set()
+                elif message["type"] == "message":
+                    self._hear(message["data"])
+        except Exception as error:
+            self._lose(_reason(error))
+        finally:
+            if pubsub is not None:
+                with suppress(Exception):
+                    await pubsub.aclose()
+
+    async def poll(self, read: Callable[[], Coroutine[Any, Any, Knowledge]]) -> None:
+        """Find out what has changed."""
+        try:
+            known = await read()
+            self.is_ready.set()
+            while not self.is_over:
+                await asyncio.sleep(_POLL_SECS)
+                found = await read()
+                for outage in found.outages:
+                    if outage not in known.outages:
+                        self.unread.put(outage)
+                if found.mode != known.mode:
+                    self.unread.put(found.mode)
+                known = found
+        except StoreUnavailable as error:
+            self._lose(str(error))
+
+    def _hear(self, data: bytes | str) -> None:
+        text = data if isinstance(data, bytes) else data.encode()
+        news: Outage | ModeSet | None = None
+        if text[:1] == b"o":
+            news = Outage.read(text[1:])
+        elif text[:1] == b"m":
+            news = ModeSet.read(text[1:])
+        if news is not None:
+            self.unread.put(news)
+
+    def _lose(self, why: str) -> None:
+        self.lost = why
+        self.unread.lose(why)
+        self.is_ready.set()
+
+
+def _reason(error: BaseException) -> str:
+    """Why, in a word or two: never the server's text, which may quote what it was sent."""
+    if isinstance(error, StoreUnavailable):
+        return str(error)
+    if isinstance(error, ResponseError) and (code := _CODE.search(str(error))):
+        return code[1]
+    return type(error).__name__

