@@ -57,7 +57,16 @@ _POLL_SECS = 1.0
 # A first try that only learns the clock, one that is carried out, one for bad luck.
 _TRIES = 3
 
-# Within an error of a script, Redis 6.2 puts the code anywhere.
+# redis-py takes the code off an error of the server, and of some makes a type.
+_CODES = {
+    "AuthenticationError": "NOAUTH",
+    "BusyLoadingError": "LOADING",
+    "NoPermissionError": "NOPERM",
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+}
+
+# An error of a script has it anywhere in its text.
 _CODE = re.compile(
     r"\b(OOM|READONLY|WRONGTYPE|NOPERM|NOAUTH|WRONGPASS|LOADING|MISCONF|MASTERDOWN|NOREPLICAS"
     r"|CLUSTERDOWN|CROSSSLOT|MOVED|BUSY|EXECABORT)\b"
@@ -465,4 +474,4 @@ def _reason(error: BaseException) -> str:
         return str(error)
     if isinstance(error, ResponseError) and (code := _CODE.search(str(error))):
         return code[1]
-    return type(error).__name__
+    return _CODES.get(type(error).__name__, type(error).__name__)
