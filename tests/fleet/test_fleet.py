@@ -433,6 +433,15 @@ async def test_requests_that_never_end_do_not_pile_up(start, store, time):
     assert process.fleet.is_connected
 
 
+async def test_requests_that_hang_are_ended_and_made_again(start, store, time):
+    store.faults["read"] = "hang"
+    process = await start()
+    await time.pass_(600)
+    assert store.log.count("read") > 100
+    assert len(asyncio.all_tasks()) < 10
+    assert process.told == ["alone"]
+
+
 async def test_a_hung_store_is_noticed_before_its_knowledge_is_too_old(start, store, time):
     process = await start()
     store.put(outage())

@@ -269,6 +269,65 @@ def test_room_is_made_for_what_fails_later(desk, clock):
     assert [report.key for report in desk.sent()] == ["b: 1"]
 
 
+def test_room_is_made_by_what_was_told_longest_ago(desk, clock):
+    for number in range(MAX_PENDING):
+        desk.fail(f"a: {number}")
+    desk.sent()
+    clock.advance(1.5)
+    desk.fail("a: 0")
+    desk.sent()
+    assert desk.fail("b: 1")
+    assert not desk.fail("a: 0") or len(desk.sent()) == 1
+
+
+def test_where_there_is_no_room_nobody_has_to_look(desk):
+    for number in range(MAX_PENDING):
+        desk.fail(f"a: {number}")
+    assert not desk.fail("b: 1")
+
+
+def test_nothing_is_kept_of_what_does_not_fail_any_more(desk, clock):
+    desk.fail()
+    desk.sent()
+    clock.advance(10.1)
+    desk.sent()
+    assert desk.outbox._lines == {}
+
+
+def test_reports_of_processes_that_began_at_once_are_spread(desk, clock):
+    waits = set()
+    for _ in range(5):
+        desk.fail()
+        clock.advance(2)
+        desk.sent()
+        desk.fail()
+        waits.add(round(desk.outbox.secs_to_next(), 3))
+    assert len(waits) > 1
+
+
+def test_a_report_that_comes_back_when_its_line_is_gone_is_dropped(desk, clock):
+    desk.fail()
+    (report,) = desk.sent()
+    clock.advance(10.1)
+    desk.sent()
+    desk.outbox.put_back(report)
+    assert desk.sent() == []
+
+
+def test_a_failure_of_what_is_known_is_no_vote(desk):
+    desk.fail(votes=False)
+    (report,) = desk.sent()
+    assert not report.votes
+
+
+def test_all_that_waits_is_counted(desk, clock):
+    desk.know(DUE)
+    desk.fail()
+    desk.outbox.try_out(DUE, success=False)
+    desk.outbox.settle(Settlement(KEY, "me.1", 1, True, clock() + 15))
+    assert len(desk.outbox) == 3
+
+
 def test_asking_for_leases_leaves_no_traces_of_old_outages(desk, clock):
     for number in range(1000):
         record = desk.know(outage(f"a: {number}", probe_at=NOW, generation=number))

@@ -117,6 +117,11 @@ def test_a_server_that_was_flushed_is_believed_again_at_its_next_outage(snapshot
     assert kinds(snapshot.apply(outage(generation=1, at=AHEAD + 10))) == ["opened"]
 
 
+def test_what_began_when_the_other_was_over_may_be_the_same(snapshot):
+    snapshot.apply(outage(state="closed", generation=5, closed_at=AHEAD + 9))
+    assert snapshot.apply(outage(generation=1, at=AHEAD + 9)) == []
+
+
 def test_a_server_that_was_flushed_is_believed_at_once_where_it_is_read(snapshot):
     snapshot.apply(outage(generation=5))
     assert kinds(snapshot.apply(known(outage(state="suspected")))) == ["closed"]
@@ -185,6 +190,12 @@ def test_a_newer_mode_wins(snapshot):
     assert snapshot.mode.mode == "guard"
 
 
+def test_a_mode_that_was_heard_before_the_store_was_asked_goes(snapshot):
+    snapshot.apply(ModeSet(mode="observe", at=9))
+    snapshot.apply(known(), since=snapshot.mark())
+    assert snapshot.mode.mode == "guard"
+
+
 def test_a_mode_that_was_heard_after_the_store_was_asked_stays(snapshot):
     mark = snapshot.mark()
     snapshot.apply(ModeSet(mode="observe", at=9))
@@ -219,6 +230,13 @@ def test_services_are_told_apart_by_their_whole_name(snapshot):
 
     assert [o.key for o in snapshot.open_of("TTS")] == ["TTS: a in x", "TTS: b in x"]
     assert [o.key for o in snapshot.open_of("TTS[eu]")] == ["TTS[eu]: a in x"]
+
+
+def test_of_a_service_what_is_over_is_told_apart_from_what_goes_on(snapshot):
+    over = outage("TTS: a in x", state="closed")
+    for record in (over, outage("TTS: b in x"), outage("STT: a in x", state="closed")):
+        snapshot.apply(record)
+    assert snapshot.over_of("TTS") == [over]
 
 
 def test_an_open_one_takes_the_place_of_one_that_is_not(snapshot):

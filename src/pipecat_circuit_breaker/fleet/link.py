@@ -209,7 +209,6 @@ class Link:
         if before is not None:
             # It is just letting go of the store.
             await asyncio.wait({before}, timeout=2 * CLOSE_SECS)
-        self._is_connected = False
         try:
             await self._stay_connected(end)
         except Exception as e:

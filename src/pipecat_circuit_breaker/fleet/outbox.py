@@ -263,7 +263,6 @@ class Outbox:
         return True
 
     def _note_asked(self, key: str) -> None:
-        self._asked_at.pop(key, None)
         if len(self._asked_at) >= MAX_OUTAGES:
             del self._asked_at[next(iter(self._asked_at))]
         self._asked_at[key] = self._clock()
