@@ -165,8 +165,8 @@ class Bot:
             turn = 0
             while not self._hang_up.is_set():
                 ear.listen()
-                question = {"role": "user", "content": f"question {turn}"}
-                await worker.queue_frame(LLMContextFrame(LLMContext([question])))
+                context = LLMContext([{"role": "user", "content": f"question {turn}"}])
+                await worker.queue_frame(LLMContextFrame(context))
                 await self._pause(TURN_SECS)
                 if ear.ended.is_set():
                     tell(What.ANSWERED if ear.heard else What.UNANSWERED)
@@ -190,8 +190,10 @@ class Bot:
             pass
 
     def _tell(self, what: What, **more: Any) -> None:
-        who = {"bot": self._number, "has_failover": has_failover(self._number)}
-        self._tell_all(Event(time.monotonic(), what, self._pod, **who, **more))
+        number = self._number
+        self._tell_all(
+            Event(time.monotonic(), what, self._pod, number, has_failover(number), **more)
+        )
 
 
 class Pod:
@@ -204,9 +206,7 @@ class Pod:
         tell: Takes each event.
     """
 
-    def __init__(
-        self, name: str, number: int, plan: Plan, tell: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, name: str, number: int, plan: Plan, tell: Callable[[Event], None]) -> None:
         """Make it, without any call yet."""
         self._name = name
         self._plan = plan
@@ -264,7 +264,9 @@ class Pod:
             )
         fleet.add_event_handler(
             "on_fleet_alone",
-            lambda _, reason: self._tell(Event(time.monotonic(), What.ALONE, self._name, key=reason)),
+            lambda _, reason: self._tell(
+                Event(time.monotonic(), What.ALONE, self._name, key=reason)
+            ),
         )
         return fleet
 

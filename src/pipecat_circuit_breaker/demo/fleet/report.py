@@ -69,20 +69,22 @@ class Report:
         """What is compared, and the figure of each run; a headline has none."""
         trials = self.trials
         yield "bots without failover", []
+        yield "requests to the dead provider", [f"{t.outage.requests[0]}" for t in trials]
         yield "errors that somebody hears", [f"{t.outage.heard}" for t in trials]
-        yield "circuits that open at the first failure", [_at_first(t.failures) for t in trials]
-        yield "failures until a circuit opens, on average", [_mean(t.failures) for t in trials]
+        yield "failures until a circuit opens, on average", [_mean(t.failures()) for t in trials]
+        yield "circuits that open at the first failure", [_at_first(t.failures()) for t in trials]
+        yield (
+            "of calls that begin in the outage",
+            [_at_first(t.failures(since=t.died_at)) for t in trials],
+        )
         yield "bots with failover", []
         yield "requests to the dead provider", [f"{t.outage.requests[1]}" for t in trials]
-        yield (
-            "new calls that asked it first",
-            ["{} of {}".format(*t.new_calls) for t in trials],
-        )
+        yield "new calls that ask it first", ["{} of {}".format(*t.new_calls) for t in trials]
         yield "questions without an answer", [f"{t.outage.unanswered}" for t in trials]
         yield "all bots", []
         yield "alarms", [f"{t.alarms}" for t in trials]
         yield "probes", [f"{t.probes}" for t in trials]
-        yield "seconds from its return until all know", [_secs(t.return_secs) for t in trials]
+        yield "from its return until no circuit is open", [_secs(t.return_secs) for t in trials]
 
     def as_table(self) -> Table:
         """Draw the table."""
@@ -96,8 +98,7 @@ class Report:
                 continue
             colours = ("yellow", "bold green")
             cells = (
-                Text(figure, style=colour)
-                for figure, colour in zip(figures, colours, strict=False)
+                Text(figure, style=colour) for figure, colour in zip(figures, colours, strict=False)
             )
             table.add_row(f"  {name}", *cells)
         return table
@@ -133,7 +134,7 @@ class Report:
                     "name": trial.name,
                     "is_fleet": trial.is_fleet,
                     "phases": [asdict(phase) for phase in trial.phases],
-                    "opened_at_failure": dict(sorted(Counter(trial.failures).items())),
+                    "opened_at_failure": dict(sorted(Counter(trial.failures()).items())),
                     "new_calls_that_asked_first": trial.new_calls[0],
                     "new_calls": trial.new_calls[1],
                     "alarms": trial.alarms,
@@ -154,4 +155,4 @@ def _mean(failures: list[int]) -> str:
 
 
 def _secs(secs: float | None) -> str:
-    return "not all" if secs is None else f"{secs:.1f}"
+    return "not in time" if secs is None else f"{secs:.1f} s"

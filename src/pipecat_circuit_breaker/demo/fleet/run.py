@@ -12,8 +12,6 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.live import Live
@@ -23,11 +21,11 @@ from pipecat_circuit_breaker.demo.failover.faults import NONE, Fault
 from pipecat_circuit_breaker.demo.failover.provider import Provider
 from pipecat_circuit_breaker.demo.fleet.board import Board
 from pipecat_circuit_breaker.demo.fleet.events import Event
-from pipecat_circuit_breaker.demo.fleet.timeline import timelines
-from pipecat_circuit_breaker.demo.fleet.trial import Request, Trial
 from pipecat_circuit_breaker.demo.fleet.pod import Plan
 from pipecat_circuit_breaker.demo.fleet.report import Report
 from pipecat_circuit_breaker.demo.fleet.server import find_server, running_server, stopped
+from pipecat_circuit_breaker.demo.fleet.timeline import timelines
+from pipecat_circuit_breaker.demo.fleet.trial import Request, Trial
 
 #: Seconds of a run before the provider dies, and those in which all bots may find out
 #: that it is back.
@@ -67,24 +65,34 @@ class _Dying:
 class _Process:
     """One process of bots, as seen from outside."""
 
-    def __init__(self, process: asyncio.subprocess.Process, complaints: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._complaints = complaints
         self._said: dict[str, asyncio.Event] = {}
         self.note: Callable[[Event], None] = lambda event: None
 
     async def read(self) -> None:
         """Take in what it tells; raises where it ends."""
         assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            values = json.loads(line)
-            if "is" in values:
-                self._said.setdefault(values["is"], asyncio.Event()).set()
-            else:
-                self.note(Event.from_json(values))
-        lines = self._complaints.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "it has said nothing")
-        raise FleetDemoError(f"a process of bots has ended: {last.strip()}")
+        complaint = asyncio.create_task(self._last_complaint())
+        try:
+            async for line in self._process.stdout:
+                if not line.startswith(b"{"):
+                    continue  # libraries print too
+                values = json.loads(line)
+                if "is" in values:
+                    self._said.setdefault(values["is"], asyncio.Event()).set()
+                else:
+                    self.note(Event.from_json(values))
+            raise FleetDemoError(f"a process of bots has ended: {await complaint}")
+        finally:
+            complaint.cancel()
+
+    async def _last_complaint(self) -> str:
+        assert self._process.stderr is not None
+        last = b"it has said nothing"
+        async for line in self._process.stderr:
+            last = line.strip() or last
+        return last.decode(errors="replace")
 
     async def wait_for(self, what: str, secs: float) -> None:
         """Wait until it says so."""
@@ -137,7 +145,9 @@ async def compare(console: Console, *, processes: int, bots: int, seconds: float
                 urls.append(await provider.start())
                 stack.push_async_callback(provider.stop)
             # In memory, what one knows is known within one process alone.
-            shares = [range(processes)] if url is None else [range(n, n + 1) for n in range(processes)]
+            shares = (
+                [range(processes)] if url is None else [range(n, n + 1) for n in range(processes)]
+            )
             plans = [
                 Plan(tuple(pods[n] for n in share), tuple(share), processes, bots, url, *urls)
                 for share in shares
@@ -197,29 +207,26 @@ async def _play(
 @asynccontextmanager
 async def _processes(plans: list[Plan]) -> AsyncIterator[list[_Process]]:
     """Have a process for each plan; all are gone in the end, whatever happens."""
-    with TemporaryDirectory(prefix="fleet-") as directory:
-        started: list[asyncio.subprocess.Process] = []
-        try:
-            async with asyncio.TaskGroup() as group:
-                children = []
-                for number, plan in enumerate(plans):
-                    complaints = Path(directory, str(number))
-                    with complaints.open("wb") as file:
-                        process = await asyncio.create_subprocess_exec(
-                            *plan.command,
-                            stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE,
-                            stderr=file,
-                            start_new_session=True,
-                        )
-                    started.append(process)
-                    children.append(_Process(process, complaints))
-                readers = [group.create_task(child.read()) for child in children]
-                for child in children:
-                    await child.wait_for("ready", _START_SECS)
-                yield children
-                for reader in readers:
-                    reader.cancel()
-        finally:
-            for process in started:
-                await stopped(process)
+    started: list[asyncio.subprocess.Process] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for plan in plans:
+                process = await asyncio.create_subprocess_exec(
+                    *plan.command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    # Ctrl-C is for the demo, which stops them.
+                    start_new_session=True,
+                )
+                started.append(process)
+            children = [_Process(process) for process in started]
+            readers = [group.create_task(child.read()) for child in children]
+            for child in children:
+                await child.wait_for("ready", _START_SECS)
+            yield children
+            for reader in readers:
+                reader.cancel()
+    finally:
+        for process in started:
+            await stopped(process)

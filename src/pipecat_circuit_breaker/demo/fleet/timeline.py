@@ -17,7 +17,7 @@ from pipecat_circuit_breaker.demo.fleet.events import What
 from pipecat_circuit_breaker.demo.fleet.trial import Trial
 
 #: Characters that a line may have, and the shortest time that one stands for, in seconds.
-WIDTH = 44
+WIDTH = 42
 LEAST_SECS = 0.5
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -33,12 +33,14 @@ def timelines(trials: Sequence[Trial], now: float = math.inf) -> Table:
         now: Until when, for those that go on.
     """
     ends = [min(now, trial.ended_at) for trial in trials]
-    longest = max((end - trial.began_at for trial, end in zip(trials, ends, strict=True)), default=0)
+    longest = max(
+        (end - trial.began_at for trial, end in zip(trials, ends, strict=True)), default=0
+    )
     secs = max(LEAST_SECS, longest / WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(min_width=25)
+    table.add_column(min_width=24, no_wrap=True)
     table.add_column(min_width=WIDTH, no_wrap=True)
-    table.add_column(justify="right", min_width=5)
+    table.add_column(justify="right", min_width=4)
     # What is alike has one scale, or a small figure of one run would look like a large of the other.
     highest = {
         counts: max((max(counts(t, secs).values(), default=0) for t in trials), default=0)
@@ -117,7 +119,7 @@ def _most(trial: Trial, secs: float) -> int:
 
 #: What is counted, what it is called, its colour, and what stands at the end of the line.
 _LINES = (
-    (_heard, "errors that are heard", "red", _all(_heard)),
-    (_refused, "asked it dead, failover", "yellow", _all(_refused)),
-    (_open, "bots with an open circuit", "cyan", _most),
+    (_heard, "errors heard", "red", _all(_heard)),
+    (_refused, "failover asks in vain", "yellow", _all(_refused)),
+    (_open, "bots with open circuit", "cyan", _most),
 )

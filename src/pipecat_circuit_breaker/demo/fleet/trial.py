@@ -123,15 +123,22 @@ class Trial:
         """What has happened in the outage."""
         return self.phases[1]
 
-    @property
-    def failures(self) -> list[int]:
-        """At which failure each circuit has opened for the first time in a call without failover."""
-        return [call.openings[0] for call in self._calls(False) if call.openings]
+    def failures(self, *, since: float = -math.inf) -> list[int]:
+        """At which failure the circuit of each call without failover has opened first.
+
+        Args:
+            since: Only of calls begun after that.
+        """
+        return [
+            call.openings[0]
+            for call in self._calls(False)
+            if call.openings and call.begun_at >= since
+        ]
 
     @property
     def new_calls(self) -> tuple[int, int]:
         """Calls with failover begun in the outage: those that asked the dead provider, and all."""
-        new = [call for call in self._calls(True) if self.died_at < call.begun_at < self.back_at]
+        new = [call for call in self._calls(True) if self.died_at <= call.begun_at < self.back_at]
         return sum(bool(call.openings) for call in new), len(new)
 
     @property
