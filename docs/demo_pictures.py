@@ -4,11 +4,12 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""Makes the demo's pictures in docs/images: `python docs/demo_pictures.py`, about six minutes.
+"""Makes the demo's pictures in docs/images: `python docs/demo_pictures.py`, about seven minutes.
 
-Each demo runs in tmux: the chains in terminals of 80 and 120 columns and 40 rows, the failover in one
-that has room for each turn. What is drawn is what is on the screen when it is over. `--failover` makes
-that one's picture alone. The `demo` extra, tmux and Chromium have to be installed.
+Each demo runs in tmux: the chains in terminals of 80 and 120 columns and 40 rows, the failover and the
+fleet in ones that have room for all they say. What is drawn is what is on the screen when it is over.
+`--failover` and `--fleet` make those alone. The `demo` extra, tmux and Chromium have to be installed;
+for the fleet the `fleet` extra and redis-server too.
 """
 
 import shlex
@@ -24,7 +25,8 @@ from rich.text import Text
 
 WIDTHS = (80, 120)
 ROWS = 40
-FAILOVER_ROWS = 80
+#: Rows of the demos that have a picture of 80 columns alone.
+TALL = {"failover": 80, "fleet": 50}
 DEMO = [sys.executable, "-m", "pipecat_circuit_breaker_cli", "demo"]
 
 #: Pixels of a character of DejaVu Sans Mono at 14 px, and of both margins.
@@ -70,10 +72,12 @@ def draw(name: str, screen: str, columns: int) -> None:
 
 def main() -> None:
     """Make the pictures."""
-    if "--failover" not in sys.argv:
+    chosen = [name for name in TALL if f"--{name}" in sys.argv]
+    if not chosen:
         for columns in WIDTHS:
             draw("demo", run_in_terminal(columns, ROWS), columns)
-    draw("failover-demo", run_in_terminal(80, FAILOVER_ROWS, "--failover"), 80)
+    for name in chosen or TALL:
+        draw(f"{name}-demo", run_in_terminal(80, TALL[name], f"--{name}"), 80)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pipecat_circuit_breaker.demo.fleet.board import Board
 from pipecat_circuit_breaker.demo.fleet.events import Event
 from pipecat_circuit_breaker.demo.fleet.pod import Plan
 from pipecat_circuit_breaker.demo.fleet.report import Report
-from pipecat_circuit_breaker.demo.fleet.server import find_server, running_server, stopped
+from pipecat_circuit_breaker.demo.fleet.server import FleetDemoError, find_server, running_server
 from pipecat_circuit_breaker.demo.fleet.timeline import timelines
 from pipecat_circuit_breaker.demo.fleet.trial import Request, Trial
 
@@ -38,10 +38,6 @@ _END_SECS = 20.0
 
 #: A first word comes after a tenth of a second.
 _SPEED = 3.0
-
-
-class FleetDemoError(Exception):
-    """The bots did not start, or one of their processes has ended."""
 
 
 class _Dying:
@@ -123,7 +119,7 @@ async def compare(console: Console, *, processes: int, bots: int, seconds: float
         What came of it.
 
     Raises:
-        FleetDemoError: The bots did not start, or one of their processes has ended.
+        FleetDemoError: The server or the bots did not start, or one of their processes has ended.
     """
     program, server = find_server()
     report = Report(processes, bots, seconds, None if program is None else server)
@@ -229,4 +225,7 @@ async def _processes(plans: list[Plan]) -> AsyncIterator[list[_Process]]:
                 reader.cancel()
     finally:
         for process in started:
-            await stopped(process)
+            if process.returncode is None:
+                process.kill()
+        for process in started:
+            await process.wait()

@@ -7,7 +7,9 @@
 """A Redis server of the demo's own, for as long as the demo runs."""
 
 import asyncio
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +20,14 @@ from tempfile import TemporaryDirectory
 #: Seconds that it may take to start, and to stop.
 _START_SECS = 10.0
 _STOP_SECS = 3.0
+
+#: Runs a program, with a directory for it, for as long as somebody holds the other end of its
+#: standard input: both are gone too where the demo was killed.
+_AS_LONG_AS_WE_ARE = '"$@" & cat; kill $!; wait $!; rmdir "$0"'
+
+
+class FleetDemoError(Exception):
+    """The server or the bots did not start, or one of their processes has ended."""
 
 
 def find_server() -> tuple[str | None, str]:
@@ -47,40 +57,41 @@ async def running_server(program: str) -> AsyncIterator[str]:
         Its URL.
 
     Raises:
-        TimeoutError: It does not start in time.
+        FleetDemoError: It does not start in time.
     """
-    with TemporaryDirectory(prefix="fleet-") as directory:
+    with TemporaryDirectory(prefix="fleet-", ignore_cleanup_errors=True) as directory:
         socket = Path(directory, "socket")
         server = await asyncio.create_subprocess_exec(
+            *("sh", "-c", _AS_LONG_AS_WE_ARE, directory),
             *(program, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
             *("--save", "", "--appendonly", "no", "--dir", directory),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             # Ctrl-C is for the demo, which stops the bots first.
             start_new_session=True,
         )
         try:
-            async with asyncio.timeout(_START_SECS):
-                while not socket.exists():
-                    await asyncio.sleep(0.02)
+            await _started(socket)
             yield f"unix://{socket}"
         finally:
-            await stopped(server)
+            await _stopped(server)
 
 
-async def stopped(process: asyncio.subprocess.Process) -> None:
-    """End a process that was started here, whether it wants to or not.
+async def _started(socket: Path) -> None:
+    for _ in range(round(_START_SECS / 0.02)):
+        if socket.exists():
+            return
+        await asyncio.sleep(0.02)
+    raise FleetDemoError(f"the server has not started within {_START_SECS:g} s")
 
-    Args:
-        process: The process.
-    """
+
+async def _stopped(server: asyncio.subprocess.Process) -> None:
+    assert server.stdin is not None
+    server.stdin.close()
     try:
-        if process.returncode is None:
-            process.terminate()
-        await asyncio.wait_for(process.wait(), _STOP_SECS)
+        await asyncio.wait_for(server.wait(), _STOP_SECS)
     except TimeoutError:
-        process.kill()
-        await process.wait()
-    except ProcessLookupError:
-        await process.wait()
+        # The shell, and what it runs.
+        os.killpg(server.pid, signal.SIGKILL)
+        await server.wait()
