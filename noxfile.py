@@ -101,7 +101,7 @@ def failover_table(session: nox.Session, release: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and types."""
-    session.install("-e", ".[lint,demo,otel]")
+    session.install("-e", ".[lint,demo,fleet,otel]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")

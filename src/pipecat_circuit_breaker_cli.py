@@ -28,11 +28,13 @@ class _Command:
         help: What it does, in one line.
         extra: The extra that it comes with.
         needs: What that installs, by the names to import.
+        room: The package that holds its ``app``, where that has another name.
     """
 
     help: str
     extra: str
     needs: tuple[str, ...]
+    room: str | None = None
 
 
 _COMMANDS = {
@@ -40,6 +42,12 @@ _COMMANDS = {
         "run error chains that really happen, without and with the breaker; or failing providers",
         "demo",
         ("click", "jinja2", "rich", "websockets"),
+    ),
+    "fleet": _Command(
+        "watch a fleet of bots: what fails for all of them; open, close and mode by hand",
+        "cli,fleet",
+        ("click", "redis", "rich"),
+        room="fleet_console",
     ),
     "show": _Command(
         "explain incidents that somebody has kept: who failed, why, what to do",
@@ -73,7 +81,8 @@ def main() -> None:
 
     # Before Pipecat is imported, which logs its banner then.
     logger.remove()
-    run = getattr(importlib.import_module(f"pipecat_circuit_breaker.{name}.app"), name)
+    room = command.room or name
+    run = getattr(importlib.import_module(f"pipecat_circuit_breaker.{room}.app"), name)
     run.main(sys.argv[2:], prog_name=f"{_NAME} {name}")
 
 

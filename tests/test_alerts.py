@@ -57,7 +57,7 @@ def test__rules__each_alert__is_on_the_page():
     page = (Path(__file__).parents[1] / "docs" / "alerting.md").read_text()
     names = re.findall(r"- alert: (\w+)", RULES.read_text())
 
-    assert len(names) == 7
+    assert len(names) == 9
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
@@ -85,7 +85,72 @@ def at(severity, origin=None):
 
 OF_OUTPUT = "Output: ConnectionError"
 
+OF_FLEET = f'{NAME}_fleet_name="production",{NAME}_fleet_key="Output: ConnectionError in m:f"'
+PROCESSES = [f'instance="{n}"' for n in range(50)]
+
+
+def of_fleet(severity, **labels):
+    known = {"severity": severity, f"{NAME}_fleet_name": "production"}
+    return {**known, **{f"{NAME}_fleet_{name}": value for name, value in labels.items()}}
+
+
 CASES = {
+    "an outage of the fleet, in fifty processes that all tell of it": (
+        [
+            series(name, f"{labels},{process}", values)
+            for process in PROCESSES
+            for name, labels, values in (
+                ("fleet_outages", f"{OF_FLEET},{ORIGIN}", "0x9 1x10 0x40"),
+                ("incidents_total", ORIGIN, "0x9 200x60"),
+                ("circuits", f'{ORIGIN},{NAME}_circuit_state="open"', "0x9 200x10 0x40"),
+            )
+        ],
+        [
+            firing("9m", "PipecatFleetOutage"),
+            *(
+                firing(
+                    f"{minute}m",
+                    "PipecatFleetOutage",
+                    of_fleet("page", key="Output: ConnectionError in m:f"),
+                )
+                for minute in (11, 19)
+            ),
+            firing("21m", "PipecatFleetOutage"),
+            # None of these 10,000 incidents is an alert of its own.
+            *(
+                firing(f"{minute}m", alert)
+                for minute in (11, 16, 19, 21, 30)
+                for alert in ("PipecatOutage", "PipecatOutageLasts", "PipecatManyOutages")
+            ),
+        ],
+    ),
+    "something else fails during an outage of the fleet": (
+        [
+            series("fleet_outages", f"{OF_FLEET},{ORIGIN}", "0x9 1x60"),
+            series("incidents_total", f'{NAME}_origin="STT: TimeoutError"', "0x9 12x60"),
+            series(
+                "circuits",
+                f'{NAME}_origin="STT: TimeoutError",{NAME}_circuit_state="open"',
+                "0x9 1x60",
+            ),
+        ],
+        [
+            firing("12m", "PipecatOutage", at("ticket", "STT: TimeoutError")),
+            firing("12m", "PipecatManyOutages", at("page")),
+            firing("16m", "PipecatOutageLasts", at("page")),
+        ],
+    ),
+    "bots are alone": (
+        [
+            series("fleet_connected", f'{NAME}_fleet_name="production",{process}', "1x9 0x20 1x40")
+            for process in PROCESSES
+        ],
+        [
+            firing("12m", "PipecatFleetAlone"),
+            firing("16m", "PipecatFleetAlone", of_fleet("ticket")),
+            firing("31m", "PipecatFleetAlone"),
+        ],
+    ),
     "nothing happens": (
         [
             series("incidents_total", ORIGIN, "0x60"),
@@ -103,6 +168,8 @@ CASES = {
                 "PipecatSendsToNobody",
                 "PipecatNobodyAnswers",
                 "PipecatServiceDown",
+                "PipecatFleetOutage",
+                "PipecatFleetAlone",
             )
         ],
     ),

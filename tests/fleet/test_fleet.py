@@ -6,6 +6,7 @@ import gc
 import math
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,23 @@ async def test_a_storm_of_failures_is_one_report_and_no_task_each(start, store):
     assert [report.failures for report in store.reports] == [10_000]
 
 
+async def test_what_a_store_answers_is_known_without_any_news(start, store):
+    process = await start(min_instances=1)
+    store.put = lambda record: store.records.update({record.key: record})
+    process.fail()
+    await turns()
+    assert process.told[-1] == ("opened", KEY, True)
+
+
+async def test_a_task_that_has_told_all_there_is_sleeps(start, store, time):
+    process = await start(min_instances=1)
+    process.fail()
+    await turns()
+    before = time.sleeps
+    await turns(200)
+    assert time.sleeps == before
+
+
 async def test_while_it_storms_a_process_reports_once_a_second(start, store, time):
     process = await start(min_instances=3)
     for _ in range(300):
@@ -385,6 +403,15 @@ async def test_whatever_fails_bots_go_on_alone_and_are_back(start, store, time, 
     assert process.told.count("alone") == process.told.count("connected") - 1
 
 
+async def test_news_that_end_are_a_connection_that_is_lost(start, store, time):
+    process = await start()
+    store.drop_connections(None)
+    await turns()
+    assert process.told == ["connected", "alone"]
+    await time.pass_(2)
+    assert process.fleet.is_connected and len(store.listeners) == 1
+
+
 async def test_it_is_not_said_again_at_each_call(start, store, time, log):
     process = await start()
     for _ in range(3):
@@ -470,6 +497,18 @@ async def test_a_store_that_can_only_be_read_is_none(start, store, time):
         process.fail()
         await time.pass_(1)
     assert process.told == ["connected", "alone"]
+
+
+async def test_so_is_one_that_is_full_when_the_probe_is_due(start, store, time):
+    process = await start(min_instances=1)
+    process.fail()
+    await time.pass_(3)
+    for method in ("lease", "report", "settle"):
+        store.faults[method] = StoreUnavailable("OOM")
+    for _ in range(300):
+        process.fail(votes=False)
+        await time.pass_(0.1)
+    assert [told for told in process.told if "opened" not in told] == ["connected", "alone"]
 
 
 async def test_failures_told_to_nobody_are_told_when_the_store_is_back(start, store, time):
@@ -690,14 +729,24 @@ async def test_an_end_takes_a_few_seconds_whatever_hangs(time, method, fault):
     process.fail()
     await turns()
     closing = asyncio.ensure_future(process.fleet.close())
-    for _ in range(8):
-        await time.pass_(0.5)
-    await asyncio.wait({closing}, timeout=5)
+    await time.pass_(4)
     assert closing.done()
     assert not process.fleet.is_connected
     store.released.set()
     await turns()
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_an_end_does_not_wait_until_all_is_told(start, store, time):
+    process = await start()
+    store.faults["report"] = "slow"
+    for number in range(100):
+        process.view.failed(process.origin(f"kind {chr(65 + number % 26)}{number}"), votes=True)
+    closing = asyncio.ensure_future(process.fleet.close())
+    await time.pass_(2.1)
+    assert closing.done()
+    assert 1 <= len(store.reports) <= 3
+    assert store.log[-1] == "close"
 
 
 @pytest.mark.parametrize("fault", [None, StoreUnavailable("gone"), "hang"])
@@ -782,11 +831,12 @@ async def test_nothing_is_left_of_a_fleet_that_is_over(store, time):
     await turns()
     await process.fleet.close()
     process.view.leave()
-    fleet = process.fleet
+    await turns()
+    assert len(asyncio.all_tasks()) == 1
+    fleet = weakref.ref(process.fleet)
     del process
     gc.collect()
-    assert fleet.status()["bots"] == 0
-    assert len(asyncio.all_tasks()) == 1
+    assert fleet() is None
 
 
 # What it is given, and what it shows.

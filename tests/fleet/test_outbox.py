@@ -153,7 +153,7 @@ def test_a_request_when_the_probe_is_due_is_the_probe(desk):
     desk.know(DUE)
     assert desk.outbox.try_out(DUE, success=True)
     assert desk.outbox.secs_to_next() == 0
-    assert desk.sent() == [Evidence(KEY, DUE.generation, True)]
+    assert desk.sent() == [Evidence(KEY, DUE.generation, True, desk.clock())]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_first_outcome_counts(desk):
     desk.know(DUE)
     desk.outbox.try_out(DUE, success=False)
     assert not desk.outbox.try_out(DUE, success=True)
-    assert desk.sent() == [Evidence(KEY, DUE.generation, False)]
+    assert desk.sent() == [Evidence(KEY, DUE.generation, False, desk.clock())]
 
 
 def test_one_lease_is_asked_for_once_a_second(desk, clock):
@@ -201,10 +201,15 @@ def test_a_request_that_another_probe_has_overtaken_is_not_told(desk, record):
     assert desk.sent() == []
 
 
-def test_while_nobody_could_be_asked_requests_were_no_probes(desk):
+def test_a_request_is_a_probe_as_long_as_it_says_something_of_now(desk, clock):
     desk.know(DUE)
     desk.outbox.try_out(DUE, success=True)
-    desk.outbox.drop_evidence()
+    (evidence,) = desk.sent()
+    clock.advance(10)
+    desk.outbox.put_back(evidence)
+    assert desk.sent() == [evidence]
+    clock.advance(0.1)
+    desk.outbox.put_back(evidence)
     assert desk.sent() == []
 
 

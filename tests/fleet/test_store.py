@@ -130,6 +130,16 @@ async def test_a_vote_counts_only_within_its_window(told):
     assert (await told.report("pod-3", need=2, vote=2)).did
 
 
+async def test_an_old_vote_does_not_count_beside_newer_ones(told):
+    await told.report("pod-1", need=3, vote=4)
+    await told.after(2.5)
+    await told.report("pod-2", need=3, vote=4)
+    await told.after(2.5)
+    answer = await told.report("pod-3", need=3, vote=4)
+    assert not answer.did and set(answer.outage.instances) == {"pod-2", "pod-3"}
+    assert (await told.report("pod-4", need=3, vote=4)).did
+
+
 async def test_a_report_that_is_older_than_the_window_is_refused(told):
     answer = await told.report(age=11)
     assert answer.outage is None and not answer.did

@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import json
-import re
 import time
 
 import pytest
+import redis.asyncio
 import servers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 
 from pipecat_circuit_breaker.fleet import redis as redis_store
 from pipecat_circuit_breaker.fleet import rules
@@ -180,6 +183,19 @@ async def test_news_end_with_their_connection():
                 await asyncio.wait_for(anext(news), 2)
 
 
+async def test_a_client_that_connects_anew_by_itself_may_have_lost_news(redis7):
+    def factory():
+        return redis.asyncio.Redis.from_url(redis7.url, retry=Retry(NoBackoff(), 3))
+
+    store = RedisStore(factory, "test")
+    async with store.news() as news:
+        with redis7.client() as client:
+            client.client_kill_filter(_type="pubsub")
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(anext(news), 2)
+    await store.close()
+
+
 async def test_a_subscription_that_hangs_is_noticed(redis7, monkeypatch):
     monkeypatch.setattr(redis_store, "_PING_SECS", 0.05)
     async with a_store(redis7) as store, store.news() as news:
@@ -263,11 +279,10 @@ async def test_a_client_that_cannot_be_made_is_unavailable():
 
 
 def documented_rules():
-    line = re.search(r"ACL SETUSER pcb on >SECRET(.*?)\n\"\"\"", RULES, re.DOTALL)
-    return line[1].replace("NAME", "test").split()
+    return redis_store.__doc__.partition(">SECRET")[2].replace("NAME", "test").split()
 
 
-RULES = redis_store.__doc__ + '\n"""'
+COMMANDS = [rule for rule in documented_rules() if rule.startswith("+")]
 
 
 async def everything(url):
@@ -276,19 +291,38 @@ async def everything(url):
         async with store.news() as news:
             await report(store)
             assert (await anext(news)).is_open
+            await asyncio.sleep(0.1)  # A ping.
+            await report(store, key="TTS: other")
+            assert (await anext(news)).key == "TTS: other"
             await store.lease(KEY, "pod-1", "t", 5.0)
             await store.settle(KEY, "t", 1, success=True, waits=(1.0,))
             await store.set_mode("observe", "eva", "", 5.0)
             await store.read()
-            # Makes a refused HDEL and HGET visible.
-            await store._ask("drop", dict, b"nothing", b"")
+            await store._ask("drop", dict, KEY, records_of(await store._ask("read", dict))[KEY])
     finally:
         await store.close()
 
 
-async def test_the_documented_permissions_are_enough(any_server):
+def records_of(reply):
+    fields = [text.decode() for text in reply[3]]
+    return dict(zip(fields[::2], fields[1::2], strict=True))
+
+
+async def test_the_documented_permissions_are_enough(any_server, monkeypatch):
+    monkeypatch.setattr(redis_store, "_PING_SECS", 0.03)
     any_server.flush()
+    any_server.flush_scripts()
     await everything(any_server.allow("pcb", "secret", *documented_rules()))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_each_of_the_documented_permissions_is_needed(any_server, command, monkeypatch):
+    monkeypatch.setattr(redis_store, "_PING_SECS", 0.03)
+    any_server.flush()
+    any_server.flush_scripts()
+    url = any_server.allow("pcb", "secret", *documented_rules(), f"-{command[1:]}")
+    with pytest.raises(StoreUnavailable, match="NOPERM"):
+        await everything(url)
 
 
 async def test_whoever_has_no_permission_is_told_so_without_the_password(any_server):
@@ -536,3 +570,84 @@ async def test_closing_never_hangs_though_the_server_does(redis7):
             assert time.monotonic() - began < 1
         finally:
             redis7.go_on()
+
+
+# Other clients ---------------------------------------------------------------------------
+
+
+async def goes_through_its_life(store):
+    try:
+        async with store.news() as news:
+            opened = await report(store)
+            assert opened.did
+            assert (await asyncio.wait_for(anext(news), 5)).is_open
+            assert (await STEPS["lease"](store)).did
+            assert (await STEPS["settle"](store)).did
+            while (await asyncio.wait_for(anext(news), 5)).is_open:
+                pass
+        assert len((await store.read()).history) == 1
+        await store.set_mode("observe", "eva", "", 10.0)
+        assert (await store.read()).mode.mode == "observe"
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("kind", ["redis7", "valkey"])
+async def test_a_cluster(kind):
+    with servers.cluster(kind) as server:
+        await goes_through_its_life(
+            RedisStore(
+                lambda: redis.asyncio.RedisCluster(
+                    host="127.0.0.1", port=server.port, socket_timeout=1.0
+                ),
+                "test",
+            )
+        )
+
+
+async def test_a_client_that_cannot_subscribe_is_polled(redis7, monkeypatch):
+    monkeypatch.setattr(redis_store, "_POLL_SECS", 0.05)
+
+    class Mute:
+        def __init__(self):
+            self._client = redis.asyncio.Redis.from_url(redis7.url)
+
+        def __getattr__(self, name):
+            if name == "pubsub":
+                raise AttributeError(name)
+            return getattr(self._client, name)
+
+    redis7.flush()
+    store = RedisStore(Mute, "test")
+    await goes_through_its_life(store)
+    async with store.news() as news:
+        await store.set_mode("disabled", "eva", "", 10.0)
+        assert (await asyncio.wait_for(anext(news), 2)).mode == "disabled"
+        await store.close()
+        redis7.stop()
+        try:
+            with pytest.raises(StoreUnavailable):
+                await asyncio.wait_for(anext(news), 5)
+        finally:
+            redis7.go_on()
+    await store.close()
+
+
+@pytest.mark.parametrize("kind", ["redis7", "valkey"])
+async def test_a_sentinel(kind):
+    with servers.Server(kind, port=servers.free_port()) as server, servers.sentinel(server) as port:
+        watched = Sentinel([("127.0.0.1", port)], socket_timeout=1.0)
+        await goes_through_its_life(
+            RedisStore(lambda: watched.master_for("fleet", socket_timeout=1.0), "test")
+        )
+        for client in watched.sentinels:
+            await client.aclose()
+
+
+async def test_a_client_that_decodes(redis7):
+    redis7.flush()
+    await goes_through_its_life(RedisStore(f"{redis7.url}?decode_responses=True", "test"))
+    redis7.flush()
+    await goes_through_its_life(
+        RedisStore(lambda: redis.asyncio.Redis.from_url(redis7.url, decode_responses=True), "test")
+    )

@@ -173,10 +173,10 @@ class Link:
             return
         if not end.done():
             end.set_result(None)
-        await asyncio.wait({task}, timeout=CLOSE_SECS)
+        await self._within(CLOSE_SECS, task)
         if not task.done():
             task.cancel()
-            await asyncio.wait({task}, timeout=CLOSE_SECS)
+            await self._within(CLOSE_SECS, task)
 
     async def lease(self, key: str, timeout_secs: float) -> tuple[str, Answer] | None:
         """Ask to be the one that probes; None where the store does not answer in time."""
@@ -208,7 +208,7 @@ class Link:
     async def _run(self, end: asyncio.Future[None], before: asyncio.Task[None] | None) -> None:
         if before is not None:
             # It is just letting go of the store.
-            await asyncio.wait({before}, timeout=2 * CLOSE_SECS)
+            await self._within(2 * CLOSE_SECS, before)
         try:
             await self._stay_connected(end)
         except Exception as e:
@@ -262,7 +262,6 @@ class Link:
                 await self._send()
             await self._send(is_last=True)
         finally:
-            self._outbox.drop_evidence()
             over.set_result(None)
             await self._stop(news)
 
@@ -308,33 +307,33 @@ class Link:
         if self._snapshot.mode.mode == "disabled":
             self._outbox.drop()
         while (step := self._outbox.next(is_last=is_last)) is not None:
-            match step:
-                case Evidence():
-                    await self._probe(step)
-                case Settlement() | Report():
-                    try:
-                        await self._tell(step)
-                    except BaseException:
-                        self._outbox.put_back(step)
-                        raise
+            try:
+                await self._tell(step)
+            except BaseException:
+                self._outbox.put_back(step)
+                raise
 
-    async def _tell(self, step: Report | Settlement) -> None:
+    async def _tell(self, step: Report | Evidence | Settlement) -> None:
         params = self._params
-        if isinstance(step, Report):
-            request = self._store.report(
-                step,
-                min_instances=params.min_instances,
-                vote_secs=params.vote_secs,
-                hold_secs=params.hold_secs,
-            )
-        else:
-            request = self._store.settle(
-                step.key,
-                step.token,
-                step.generation,
-                success=step.success,
-                waits=self._outbox.waits(),
-            )
+        match step:
+            case Evidence():
+                await self._probe(step)
+                return
+            case Report():
+                request = self._store.report(
+                    step,
+                    min_instances=params.min_instances,
+                    vote_secs=params.vote_secs,
+                    hold_secs=params.hold_secs,
+                )
+            case Settlement():
+                request = self._store.settle(
+                    step.key,
+                    step.token,
+                    step.generation,
+                    success=step.success,
+                    waits=self._outbox.waits(),
+                )
         await self._heard(await self._ask(request, REQUEST_SECS))
 
     async def _probe(self, evidence: Evidence) -> None:

@@ -21,8 +21,15 @@ from pipecat_circuit_breaker.fleet.news import Unread
 from pipecat_circuit_breaker.fleet.record import MAX_OUTAGES, FleetMode, ModeSet, Outage
 from pipecat_circuit_breaker.fleet.store import Answer, Knowledge, Report
 
+# So that its times are dates, as those of a server are, and never go back.
+_EPOCH_SECS = time.time() - time.monotonic()
+
 # Names of bots or instances that are told apart for one outage.
 _MAX_NAMES = 4_096
+
+
+def _now() -> float:
+    return _EPOCH_SECS + time.monotonic()
 
 
 @dataclass(slots=True)
@@ -43,11 +50,11 @@ class MemoryStore:
 
     _shared: ClassVar["WeakValueDictionary[str, MemoryStore]"] = WeakValueDictionary()
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, *, clock: Callable[[], float] = _now):
         """Begin without any outage.
 
         Args:
-            clock: Seconds that never go back.
+            clock: Seconds since 1970 that never go back.
         """
         self._clock = clock
         self._kept: dict[str, _Kept] = {}

@@ -42,11 +42,13 @@ class Evidence:
         key: The outage.
         generation: Its generation then.
         success: Whether the request was answered.
+        at: When, on the clock of the process.
     """
 
     key: str
     generation: int
     success: bool
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class Outbox:
             return False
         if self._clock() - self._asked_at.get(outage.key, -math.inf) < LEASE_SECS:
             return False
-        self._evidence[outage.key] = Evidence(outage.key, outage.generation, success)
+        self._evidence[outage.key] = Evidence(outage.key, outage.generation, success, self._clock())
         return True
 
     def settle(self, settlement: Settlement) -> None:
@@ -186,6 +188,7 @@ class Outbox:
             if (
                 outage is not None
                 and outage.generation == evidence.generation
+                and self._clock() - evidence.at <= self._vote_secs
                 and self._snapshot.is_due(outage)
             ):
                 self._note_asked(evidence.key)
@@ -206,10 +209,13 @@ class Outbox:
         due = [self._due_at(key, line) for (key, _), line in self._lines.items() if line.failures]
         return max(0.0, min(due) - self._clock()) if due else math.inf
 
-    def put_back(self, step: Report | Settlement) -> None:
+    def put_back(self, step: Report | Evidence | Settlement) -> None:
         """Take back what could not be told: it may have been told, and may be told twice."""
         if isinstance(step, Settlement):
             self._settlements.appendleft(step)
+            return
+        if isinstance(step, Evidence):
+            self._evidence.setdefault(step.key, step)
             return
         line = self._lines.get((step.key, step.instance))
         if line is None:
@@ -223,10 +229,6 @@ class Outbox:
     def drop(self) -> None:
         """Forget all that waits, but outcomes of probes: who has taken a lease owes one."""
         self._lines.clear()
-        self._evidence.clear()
-
-    def drop_evidence(self) -> None:
-        """Forget what requests told, while nobody could be asked for a lease."""
         self._evidence.clear()
 
     def _due_at(self, key: str, line: _Line) -> float:

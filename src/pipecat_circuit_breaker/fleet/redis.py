@@ -13,7 +13,7 @@ all that a user of the server has to be allowed for the fleet ``NAME``::
     ACL SETUSER pcb on >SECRET resetkeys ~{pcb:NAME}:* resetchannels &{pcb:NAME}:news
         -@all +eval +evalsha +time +hget +hset +hdel +hlen +hkeys +hstrlen
         +lpush +ltrim +lrange +llen +get +set +del +pexpire +pfadd +pfcount
-        +publish +subscribe +unsubscribe +ping
+        +publish +subscribe +ping
 """
 
 import asyncio
@@ -71,6 +71,9 @@ _CODE = re.compile(
     r"\b(OOM|READONLY|WRONGTYPE|NOPERM|NOAUTH|WRONGPASS|LOADING|MISCONF|MASTERDOWN|NOREPLICAS"
     r"|CLUSTERDOWN|CROSSSLOT|MOVED|BUSY|EXECABORT)\b"
 )
+
+# What a script says where its user may not: of Redis 7 and Valkey, and of Redis 6.2.
+_DENIED = re.compile(r"ACL failure|user executing the script")
 
 
 class RedisStore:
@@ -472,6 +475,13 @@ def _reason(error: BaseException) -> str:
     """Why, in a word or two: never the server's text, which may quote what it was sent."""
     if isinstance(error, StoreUnavailable):
         return str(error)
-    if isinstance(error, ResponseError) and (code := _CODE.search(str(error))):
-        return code[1]
-    return _CODES.get(type(error).__name__, type(error).__name__)
+    if isinstance(error, ResponseError):
+        if code := _CODE.search(str(error)):
+            return code[1]
+        if _DENIED.search(str(error)):
+            return "NOPERM"
+    # What went wrong while connecting is the cause of a plain ConnectionError.
+    for one in (error.__cause__, error):
+        if (name := type(one).__name__) in _CODES:
+            return _CODES[name]
+    return type(error).__name__

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipecat_circuit_breaker.fleet.incident import FleetIncident
 from pipecat_circuit_breaker.incident import Incident
-from pipecat_circuit_breaker.show.story import Gap, tell
-from pipecat_circuit_breaker.show.timeline import WIDTH, timeline
+from pipecat_circuit_breaker.show.fleet import FleetStory, tell_of_fleet
+from pipecat_circuit_breaker.show.story import Gap, Story, tell
+from pipecat_circuit_breaker.show.timeline import WIDTH, Timeline, timeline
 
 _environment = Environment(
     loader=PackageLoader("pipecat_circuit_breaker.show", ""),
@@ -23,9 +25,10 @@ _environment = Environment(
     keep_trailing_newline=True,
 )
 _environment.tests["gap"] = lambda step: isinstance(step, Gap)
+_environment.tests["of_fleet"] = lambda story: isinstance(story, FleetStory)
 
 
-def page(incidents: Sequence[Incident]) -> str:
+def page(incidents: Sequence[Incident | FleetIncident]) -> str:
     """Write incidents as HTML.
 
     Args:
@@ -35,5 +38,11 @@ def page(incidents: Sequence[Incident]) -> str:
         A whole document, with no script and nothing that is fetched from elsewhere.
     """
     return _environment.get_template("page.html.jinja").render(
-        stories=[(tell(incident), timeline(incident)) for incident in incidents], width=WIDTH
+        stories=[_told(incident) for incident in incidents], width=WIDTH
     )
+
+
+def _told(incident: Incident | FleetIncident) -> tuple[Story | FleetStory, Timeline | None]:
+    if isinstance(incident, FleetIncident):
+        return tell_of_fleet(incident), None
+    return tell(incident), timeline(incident)

@@ -14,16 +14,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipecat_circuit_breaker._core.text import one_line
+from pipecat_circuit_breaker.fleet.incident import FleetIncident
 from pipecat_circuit_breaker.incident import Incident
 
 _MAX_SHOWN = 80
 
 
-def incidents_of(text: str) -> list[Incident]:
+def incidents_of(text: str) -> list[Incident | FleetIncident]:
     """Read incidents.
 
     Args:
-        text: An incident as JSON, a list of them, or one on each line.
+        text: An incident as JSON, of a bot or of a fleet; a list of them, or one on each line.
 
     Returns:
         The latest copy of each, the one that opened first at the beginning.
@@ -32,7 +33,7 @@ def incidents_of(text: str) -> list[Incident]:
         ValueError: It is none of that; the message is one line that says
             where, what was expected and what is there instead.
     """
-    latest: dict[str, Incident] = {}
+    latest: dict[str, Incident | FleetIncident] = {}
     for where, value in _values(text):
         incident = _incident(where, value)
         known = latest.get(incident.id)
@@ -83,11 +84,12 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _incident(where: str, value: Any) -> Incident:
+def _incident(where: str, value: Any) -> Incident | FleetIncident:
     if not isinstance(value, dict):
         raise ValueError(f"{where}expected an incident, got {_shown(value)}")
+    kind: type[Incident | FleetIncident] = FleetIncident if "fleet" in value else Incident
     try:
-        incident = Incident.model_validate(value)
+        incident = kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -95,6 +97,8 @@ def _incident(where: str, value: Any) -> Incident:
             raise ValueError(f"{where}{name}: expected a value, got none") from error
         expected = first["msg"].replace("Input should be", "expected", 1)
         raise ValueError(f"{where}{name}: {expected}, got {_shown(first['input'])}") from error
+    if isinstance(incident, FleetIncident):
+        return incident
     for name, at in _times(incident):
         if at.tzinfo is None:
             raise ValueError(

@@ -214,8 +214,26 @@ def duration(secs: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def in_utc(at: datetime) -> str:
+    """Write a time as people in several places read it.
+
+    Args:
+        at: The time, with its offset.
+    """
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def per_second(rate: float) -> str:
+    """Write a rate.
+
+    Args:
+        rate: How many a second.
+    """
+    return f"{rate:,.0f} a second" if rate >= 10 else f"{rate:.1f} a second"
+
+
 def _facts(incident: Incident) -> list[str]:
-    facts = [_why(incident), f"opened {_moment(incident.opened_at)}"]
+    facts = [_why(incident), f"opened {in_utc(incident.opened_at)}"]
     if incident.failover is not None:
         facts[0] = _failover(incident, incident.failover)
     if incident.mode is Mode.OBSERVE:
@@ -240,7 +258,7 @@ def _why(incident: Incident) -> str:
     match incident.trigger:
         case Trigger.ERRORS:
             errors = f"{incident.failures:,} related error{'' if incident.failures == 1 else 's'}"
-            return errors if incident.rate is None else f"{errors}, {_rate(incident.rate)}"
+            return errors if incident.rate is None else f"{errors}, {per_second(incident.rate)}"
         case Trigger.TOO_MANY:
             return "too many errors of one processor, of several kinds"
         case Trigger.RECURSION:
@@ -385,12 +403,4 @@ def _whose(incident: Incident) -> tuple[tuple[str, str], ...]:
 def _as_of(incident: Incident) -> str:
     if incident.ended_at is not None:
         return ""
-    return f"Written {_moment(incident.at)}, while it went on: what came later is not in it."
-
-
-def _moment(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _rate(rate: float) -> str:
-    return f"{rate:,.0f} a second" if rate >= 10 else f"{rate:.1f} a second"
+    return f"Written {in_utc(incident.at)}, while it went on: what came later is not in it."

@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from pipecat_circuit_breaker.fleet.incident import FleetIncident
 from pipecat_circuit_breaker.incident import Incident
+from pipecat_circuit_breaker.show.fleet import FleetStory, tell_of_fleet
 from pipecat_circuit_breaker.show.story import Gap, Step, Story, Try, tell
 
 # So that it all fits on a screen, with the advice still in sight.
@@ -25,25 +27,31 @@ _CLOSED = "bold black on green"
 _RESULTS = {"passed": "green", "failed": "red", "timed_out": "red"}
 
 
-def tree(incident: Incident) -> Tree:
+def tree(incident: Incident | FleetIncident) -> Tree:
     """Show an incident.
 
     Every text in it is shown as it is: nothing in it is taken for markup.
 
     Args:
-        incident: The incident.
+        incident: The incident, of one bot or of a fleet.
 
     Returns:
         What a rich console can print, at 60 columns and more.
     """
-    story = tell(incident, most_steps=_MOST_STEPS)
+    story: Story | FleetStory
+    if isinstance(incident, FleetIncident):
+        story = tell_of_fleet(incident)
+        branches = _branches_of_fleet(story)
+    else:
+        story = tell(incident, most_steps=_MOST_STEPS)
+        branches = _branches(story)
     root = Tree(_headline(story), guide_style="dim")
-    for title, content in _branches(story):
+    for title, content in branches:
         root.add(Group(Text(title, style="bold cyan"), content, Text()))
     return root
 
 
-def _headline(story: Story) -> RenderableType:
+def _headline(story: Story | FleetStory) -> RenderableType:
     state = _STATES.get(story.state, _CLOSED)
     title = Text.assemble((f" {story.state.upper()} ", state), " ", (story.title, "bold"))
     return Group(title, Text(", ".join(story.facts)), Text())
@@ -63,14 +71,25 @@ def _branches(story: Story) -> Iterator[tuple[str, RenderableType]]:
         noticed = Group(noticed, Text(story.as_of, style="dim"))
     yield "What the user noticed", noticed
     if story.whose:
-        yield "Whose call it was", _whose(story)
+        yield "Whose call it was", _pairs(story.whose)
 
 
-def _whose(story: Story) -> RenderableType:
+def _branches_of_fleet(story: FleetStory) -> Iterator[tuple[str, RenderableType]]:
+    yield "What to do", Text(story.advice, style="bold yellow")
+    yield "Who saw it", _pairs(story.seen)
+    tried: RenderableType = Text(story.tried)
+    if story.as_of:
+        tried = Group(tried, Text(story.as_of, style="dim"))
+    yield "Probes", tried
+    if story.decided:
+        yield "By whom", _pairs(story.decided)
+
+
+def _pairs(pairs: tuple[tuple[str, str], ...]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", overflow="fold")
     grid.add_column(overflow="fold")
-    for what, which in story.whose:
+    for what, which in pairs:
         grid.add_row(Text(what), Text(which))
     return grid
 

@@ -51,8 +51,8 @@ class Report:
     def where(self) -> str:
         """Where the bots are, and by what they tell each other."""
         if self.server is None:
-            return "all in one process, with the fleet's store in memory"
-        return f"each pod is a process, and the fleet's store is {self.server}, the demo's own"
+            return "all pods in one process, the fleet's store in memory"
+        return f"each pod is a process; the store is a {self.server} of the demo's own"
 
     @property
     def caption(self) -> str:
@@ -61,7 +61,8 @@ class Report:
         return (
             f"A bot asks every {TURN_SECS:g} s; {with_failover} of the "
             f"{self.processes * self.bots} have failover. In the outage each caller hangs up once, "
-            f"and another one calls. Pipecat {version('pipecat-ai')}."
+            "and another one calls. A breaker holds errors back, and no requests. "
+            f"Pipecat {version('pipecat-ai')}."
         )
 
     @property
@@ -74,7 +75,7 @@ class Report:
         yield "failures until a circuit opens, on average", [_mean(t.failures()) for t in trials]
         yield "circuits that open at the first failure", [_at_first(t.failures()) for t in trials]
         yield (
-            "of calls that begin in the outage",
+            "the same, of calls that begin in the outage",
             [_at_first(t.failures(since=t.died_at)) for t in trials],
         )
         yield "bots with failover", []

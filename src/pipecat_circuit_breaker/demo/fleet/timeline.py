@@ -37,9 +37,9 @@ def timelines(trials: Sequence[Trial], now: float = math.inf) -> Table:
         (end - trial.began_at for trial, end in zip(trials, ends, strict=True)), default=0
     )
     secs = max(LEAST_SECS, longest / WIDTH)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(min_width=24, no_wrap=True)
-    table.add_column(min_width=WIDTH, no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("over time", min_width=24, no_wrap=True)
+    table.add_column("─ the provider works, × it is dead", min_width=WIDTH, no_wrap=True)
     table.add_column(justify="right", min_width=4)
     # What is alike has one scale, or a small figure of one run would look like a large of the other.
     highest = {
@@ -69,10 +69,8 @@ def _bars(counts: _Counts, columns: int, highest: int, style: str) -> Text:
     text = Text()
     for column in range(columns):
         count = counts.get(column, 0)
-        if count:
-            text.append(_BARS[min(7, math.ceil(8 * count / highest) - 1)], style)
-        else:
-            text.append("·", "dim")
+        bar = _BARS[min(7, math.ceil(8 * count / highest) - 1)] if count else " "
+        text.append(bar, style)
     return text
 
 
