@@ -8,9 +8,10 @@
 
 Each demo runs in tmux: the chains in terminals of 80 and 120 columns and 40 rows, the others in ones
 that have room for all they say. What is drawn is what is on the screen when it is over. `--chains`,
-`--failover` and `--fleet-demo` make those of one demo alone, `--fleet` those of the command `fleet`: it watches a real
-server, and what the server knows has been reported to it by this program in the half minute before. The extras `demo` and
-`fleet`, tmux, Chromium and, for the fleet, `redis-server` have to be installed.
+`--failover` and `--fleet-demo` make the pictures of one demo alone, `--fleet` those of the command
+`fleet`: it watches a real server, and what the server knows has been reported to it by this program in
+the half minute before. The extras `demo` and `fleet`, tmux, Chromium and, for the fleet, `redis-server`
+have to be installed.
 """
 
 import asyncio
@@ -140,7 +141,9 @@ async def fail(url: str) -> None:
             await asyncio.sleep(0.05)
     outages = Outages(store)
     llm = "OpenAILLMService: APIConnectionError in openai._base_client:request"
-    tts = "CartesiaTTSService[api.eu.cartesia.ai]: InvalidStatus in websockets.asyncio.client:connect"
+    tts = (
+        "CartesiaTTSService[api.eu.cartesia.ai]: InvalidStatus in websockets.asyncio.client:connect"
+    )
     stt = "DeepgramSTTService: TimeoutError in deepgram.clients.listen:start"
     channel = "DailyOutputTransport: channel down"
     await outages.begin(stt, 5, 7, [1.0])

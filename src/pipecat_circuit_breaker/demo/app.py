@@ -212,10 +212,11 @@ def _failover(
 def _fleet(console: Console, processes: int, bots: int, seconds: float, output: str | None) -> None:
     # As above.
     from pipecat_circuit_breaker.demo.fleet import run
+    from pipecat_circuit_breaker.demo.fleet.server import FleetDemoError
 
     try:
         report = asyncio.run(run.compare(console, processes=processes, bots=bots, seconds=seconds))
-    except run.FleetDemoError as error:
+    except FleetDemoError as error:
         raise click.ClickException(str(error)) from error
     if not _print(report, output):
         run.show_report(console, report)
