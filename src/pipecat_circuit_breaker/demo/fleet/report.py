@@ -7,7 +7,7 @@
 """What came of both runs: a table, Markdown, JSON."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from statistics import mean
@@ -19,6 +19,26 @@ from rich.text import Text
 
 from pipecat_circuit_breaker.demo.fleet.pod import TURN_SECS, has_failover
 from pipecat_circuit_breaker.demo.fleet.trial import Trial
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is compared.
+
+    Parameters:
+        name: What it is called.
+        figures: That of each run; a headline has none.
+        is_same: Whether a fleet is not to change it.
+    """
+
+    name: str
+    figures: list[str] = field(default_factory=list)
+    is_same: bool = False
+
+    @property
+    def is_headline(self) -> bool:
+        """Whether it only says whose the next ones are."""
+        return not self.figures
 
 
 @dataclass(frozen=True)
@@ -66,26 +86,29 @@ class Report:
         )
 
     @property
-    def rows(self) -> Iterator[tuple[str, list[str]]]:
-        """What is compared, and the figure of each run; a headline has none."""
-        trials = self.trials
-        yield "bots without failover", []
-        yield "requests to the dead provider", [f"{t.outage.requests[0]}" for t in trials]
-        yield "errors that somebody hears", [f"{t.outage.heard}" for t in trials]
-        yield "failures until a circuit opens, on average", [_mean(t.failures()) for t in trials]
-        yield "circuits that open at the first failure", [_at_first(t.failures()) for t in trials]
-        yield (
-            "the same, of calls that begin in the outage",
-            [_at_first(t.failures(since=t.died_at)) for t in trials],
+    def rows(self) -> Iterator[Row]:
+        """What is compared."""
+
+        def row(name: str, figure: Callable[[Trial], object], *, same: bool = False) -> Row:
+            return Row(name, [str(figure(trial)) for trial in self.trials], same)
+
+        yield Row("bots without failover")
+        yield row("requests to the dead provider", lambda t: t.outage.requests[0], same=True)
+        yield row("errors that somebody hears", lambda t: t.outage.heard)
+        yield row("failures until a circuit opens, on average", lambda t: _mean(t.failures()))
+        yield row("circuits that open at the first failure", lambda t: _at_first(t.failures()))
+        yield row(
+            "the same, of calls begun in the outage",
+            lambda t: _at_first(t.failures(since=t.died_at)),
         )
-        yield "bots with failover", []
-        yield "requests to the dead provider", [f"{t.outage.requests[1]}" for t in trials]
-        yield "new calls that ask it first", ["{} of {}".format(*t.new_calls) for t in trials]
-        yield "questions without an answer", [f"{t.outage.unanswered}" for t in trials]
-        yield "all bots", []
-        yield "alarms", [f"{t.alarms}" for t in trials]
-        yield "probes", [f"{t.probes}" for t in trials]
-        yield "from its return until no circuit is open", [_secs(t.return_secs) for t in trials]
+        yield Row("bots with failover")
+        yield row("requests to the dead provider", lambda t: t.outage.requests[1])
+        yield row("new calls that ask it first", lambda t: "{} of {}".format(*t.new_calls))
+        yield row("questions without an answer", lambda t: t.outage.unanswered, same=True)
+        yield Row("all bots")
+        yield row("alarms", lambda t: t.alarms)
+        yield row("probes", lambda t: t.probes)
+        yield row("from its return until no circuit is open", lambda t: _secs(t.return_secs))
 
     def as_table(self) -> Table:
         """Draw the table."""
@@ -93,15 +116,13 @@ class Report:
         table.add_column("in the outage", min_width=44)
         for trial in self.trials:
             table.add_column(trial.name, justify="right", min_width=14)
-        for name, figures in self.rows:
-            if not figures:
-                table.add_row(Text(name, "dim"))
+        for row in self.rows:
+            if row.is_headline:
+                table.add_row(Text(row.name, "dim"))
                 continue
-            colours = ("yellow", "bold green")
-            cells = (
-                Text(figure, style=colour) for figure, colour in zip(figures, colours, strict=False)
-            )
-            table.add_row(f"  {name}", *cells)
+            colours = ("", "") if row.is_same else ("yellow", "bold green")
+            cells = (Text(*cell) for cell in zip(row.figures, colours, strict=False))
+            table.add_row(f"  {row.name}", *cells)
         return table
 
     def as_markdown(self) -> str:
@@ -113,9 +134,9 @@ class Report:
             f"| in the outage | {' | '.join(names)} |",
             f"| --- |{' --: |' * len(names)}",
         ]
-        for name, figures in self.rows:
-            cells = figures or [""] * len(names)
-            lines.append(f"| {name if figures else f'**{name}**'} | {' | '.join(cells)} |")
+        for row in self.rows:
+            name = f"**{row.name}**" if row.is_headline else row.name
+            lines.append(f"| {name} | {' | '.join(row.figures or [''] * len(names))} |")
         return "\n".join(lines) + "\n"
 
     def as_json(self) -> dict[str, Any]:

@@ -154,8 +154,9 @@ async def compare(console: Console, *, processes: int, bots: int, seconds: float
                 report.trials.append(Trial(is_fleet, processes * bots))
                 board.follow(report.trials)
                 await _play(report.trials[-1], dying, children, seconds)
-    except* FleetDemoError as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as errors:
+        first = errors.exceptions[0]
+        raise first if isinstance(first, FleetDemoError) else errors from None
     return report
 
 

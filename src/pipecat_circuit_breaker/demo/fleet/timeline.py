@@ -40,7 +40,7 @@ def timelines(trials: Sequence[Trial], now: float = math.inf) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("over time", min_width=24, no_wrap=True)
     table.add_column("─ the provider works, × it is dead", min_width=WIDTH, no_wrap=True)
-    table.add_column(justify="right", min_width=4)
+    table.add_column(justify="right", min_width=6)
     # What is alike has one scale, or a small figure of one run would look like a large of the other.
     highest = {
         counts: max((max(counts(t, secs).values(), default=0) for t in trials), default=0)
@@ -51,7 +51,7 @@ def timelines(trials: Sequence[Trial], now: float = math.inf) -> Table:
         table.add_row(Text(trial.name, "bold"), _provider(trial, secs, columns))
         for counts, name, style, total in _LINES:
             bars = _bars(counts(trial, secs), columns, highest[counts], style)
-            table.add_row(Text(f"  {name}"), bars, Text(str(total(trial, secs)), style))
+            table.add_row(Text(f"  {name}"), bars, Text(total(trial, secs), style))
         table.add_section()
     return table
 
@@ -107,12 +107,12 @@ def _count(trial: Trial, secs: float, times: Sequence[float]) -> _Counts:
     return counts
 
 
-def _all(counts: Callable[[Trial, float], _Counts]) -> Callable[[Trial, float], int]:
-    return lambda trial, secs: sum(counts(trial, secs).values())
+def _all(counts: Callable[[Trial, float], _Counts]) -> Callable[[Trial, float], str]:
+    return lambda trial, secs: str(sum(counts(trial, secs).values()))
 
 
-def _most(trial: Trial, secs: float) -> int:
-    return max(_open(trial, secs).values(), default=0)
+def _most(trial: Trial, secs: float) -> str:
+    return f"max {max(_open(trial, secs).values(), default=0)}"
 
 
 #: What is counted, what it is called, its colour, and what stands at the end of the line.
