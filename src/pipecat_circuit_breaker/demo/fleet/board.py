@@ -84,8 +84,9 @@ def news_of(trial: Trial) -> list[tuple[float, str]]:
     for event in [*trial.events]:
         if event.what is What.OPENED and not trial.is_fleet:
             alarms += 1
-            text = f"alarm {alarms}: {event.pod}'s bot {event.bot + 1} has failed"
-            news.append((event.at, f"{text} {event.failures} times"))
+            times = "once" if event.failures == 1 else f"{event.failures} times"
+            who = f"{event.pod}'s bot {event.bot + 1}"
+            news.append((event.at, f"alarm {alarms}: {who} has failed {times}"))
         elif event.what is What.FLEET_OPENED and event.first:
             alarms += 1
             news.append((event.at, f"alarm {alarms}, by {event.pod}: an outage of the fleet"))

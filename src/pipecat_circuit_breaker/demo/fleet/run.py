@@ -188,7 +188,8 @@ async def _play(
     await asyncio.sleep(HEALTHY_SECS)
     dying.is_dead, trial.died_at = True, time.monotonic()
     for child in children:
-        await child.order(do="change callers", secs=seconds)
+        # The last ones have time to ask a question of their own.
+        await child.order(do="change callers", secs=0.8 * seconds)
     await asyncio.sleep(seconds)
     dying.is_dead, trial.back_at = False, time.monotonic()
     while trial.is_any_open and time.monotonic() < trial.back_at + LONGEST_RETURN_SECS:
