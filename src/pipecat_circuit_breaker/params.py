@@ -74,6 +74,7 @@ class GiveUpPolicy(Enum):
 
 
 Count = Annotated[int, BeforeValidator(_number)]
+Wait = Annotated[wait_base, BeforeValidator(_wait)]
 Rounds = Annotated[int, BeforeValidator(_number), Field(ge=1, le=10_000)]
 Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
 
@@ -136,8 +137,8 @@ class CircuitBreakerParams(BaseModel):
 
     max_errors: Count = Field(default=5, ge=1, le=10_000)
     window_secs: Seconds = 10.0
-    cooldown: Annotated[wait_base, BeforeValidator(_wait)] = DEFAULT_COOLDOWN
-    channel_cooldown: Annotated[wait_base, BeforeValidator(_wait)] = DEFAULT_CHANNEL_COOLDOWN
+    cooldown: Wait = DEFAULT_COOLDOWN
+    channel_cooldown: Wait = DEFAULT_CHANNEL_COOLDOWN
     grace_secs: Seconds = 2.0
     absence_secs: Seconds = 60.0
     probe_timeout_secs: Seconds = 10.0

@@ -15,6 +15,9 @@ from pipecat_circuit_breaker.testing import Clock
 #: How far the store's clock is ahead of the bots'.
 AHEAD = 5000.0
 
+#: How a connection is lost, unless a test says otherwise.
+RESET = StoreUnavailable("connection reset")
+
 KEY = "Voice: ConnectError in here"
 
 
@@ -98,7 +101,7 @@ class FakeStore:
         for listener in self.listeners:
             listener.put_nowait(record)
 
-    def drop_connections(self, how=StoreUnavailable("connection reset")):
+    def drop_connections(self, how=RESET):
         for listener in self.listeners:
             listener.put_nowait(how)
 

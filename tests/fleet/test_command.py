@@ -109,6 +109,7 @@ def test__json__server_gone__is_the_same_document(server):
     ("arguments", "said"),
     [
         ([], "Missing URL"),
+        (["mode", "guard", "--why", "x"], "Missing URL"),
         (["--once"], "Missing URL"),
         (["http://s3cret@host"], "expected redis://HOST:PORT/DB"),
         (["redis://s3cret@host:port/0"], "expected redis://HOST:PORT/DB"),
@@ -135,6 +136,13 @@ def test__wrong_usage__code_2_and_nothing_is_done(server, arguments, said):
 
 
 # By hand.
+
+
+@pytest.mark.parametrize("command", ["open", "close", "mode"])
+def test__help_of_a_command__needs_no_url(command):
+    result = run(command, "--help")
+
+    assert result.exit_code == 0 and "--why" in result.output
 
 
 def test__open__for_all__by_whom_and_why(server):

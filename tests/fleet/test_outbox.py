@@ -7,7 +7,7 @@ from fleet_parts import AHEAD, KEY, outage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipecat_circuit_breaker.fleet import Lease, ModeSet
+from pipecat_circuit_breaker.fleet import FleetParams, Lease, ModeSet
 from pipecat_circuit_breaker.fleet.outbox import (
     MAX_BOTS,
     MAX_PENDING,
@@ -32,7 +32,12 @@ class Desk:
         self.snapshot = Snapshot(clock)
         self.snapshot.apply(Knowledge(NOW, ModeSet(), ()))
         self.outbox = Outbox(
-            self.snapshot, token="me", vote_secs=10, clock=clock, on_error=self.errors.append
+            self.snapshot,
+            token="me",
+            vote_secs=10,
+            cooldown=FleetParams().cooldown,
+            clock=clock,
+            on_error=self.errors.append,
         )
 
     def fail(self, key=KEY, *, instance="pod", bot="me.1", votes=True):

@@ -278,6 +278,13 @@ async def test_a_failed_probe_keeps_the_outage(told):
     assert (await told.store.read()).outages[0].is_open
 
 
+async def test_the_last_report_says_for_how_long_an_outage_is_kept_unless_a_person_did(told):
+    await told.report(hold=50)
+    assert (await told.report(hold=70)).outage.hold_secs == pytest.approx(70 * told.unit)
+    await told.store.open(KEY, "eva", "", 90 * told.unit)
+    assert (await told.report(hold=70)).outage.hold_secs == pytest.approx(90 * told.unit)
+
+
 async def test_opened_by_hand_is_probed_by_nobody_and_closed_by_hand(told):
     opened = await told.store.open(KEY, "eva", "provider says so", 100 * told.unit)
     assert opened.did and opened.outage.is_open and opened.outage.is_by_hand

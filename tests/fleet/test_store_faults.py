@@ -45,7 +45,7 @@ def probes_at_once(monkeypatch):
 async def a_store(server, *, flush=True, **options):
     if flush:
         server.flush()
-    store = RedisStore(server.url, "test", **{"timeout_secs": 0.3, **options})
+    store = RedisStore(server.url, "test", **options)
     try:
         yield store
     finally:
@@ -101,7 +101,10 @@ async def soon(condition, secs=5.0):
 
 
 async def test_what_a_stopped_server_finds_on_waking_is_not_carried_out(any_server):
-    async with a_store(any_server) as store, a_store(any_server, flush=False) as other:
+    async with (
+        a_store(any_server, timeout_secs=0.3) as store,
+        a_store(any_server, flush=False, timeout_secs=0.3) as other,
+    ):
         await report(store)
         await store.lease(KEY, "pod-1", "t", 100.0)
         before = records(any_server)
@@ -145,15 +148,16 @@ async def test_a_server_whose_clock_is_another_one_is_learned_anew(redis7):
 
 
 async def test_a_process_that_was_held_up_sends_its_step_again(redis7):
-    hangs = iter([0.0, 0.5])
-    clock_now = time.monotonic
+    held_up = []
 
     def clock():
-        return clock_now() - next(hangs, 0.0)  # It read the time, and then was held up.
+        return time.monotonic() - (held_up.pop() if held_up else 0.0)
 
     async with a_store(redis7, clock=clock) as store:
         await report(store)
+        held_up[:] = [1.5, 0.0, 0.0]  # Between its last look at the clock and sending.
         assert (await report(store)).outage.failures == 2
+        assert held_up == []
 
 
 # A server that goes -------------------------------------------------------------
@@ -198,7 +202,7 @@ async def test_a_client_that_connects_anew_by_itself_may_have_lost_news(redis7):
 
 async def test_a_subscription_that_hangs_is_noticed(redis7, monkeypatch):
     monkeypatch.setattr(redis_store, "_PING_SECS", 0.05)
-    async with a_store(redis7) as store, store.news() as news:
+    async with a_store(redis7, timeout_secs=0.3) as store, store.news() as news:
         await asyncio.sleep(0.2)  # Answered pings.
         await report(store)
         assert (await asyncio.wait_for(anext(news), 2)).is_open
@@ -376,6 +380,38 @@ async def test_garbage_is_as_none_and_written_over(any_server, garbage):
         assert (await report(store)).did
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seen_at": 1e13},
+        {"opened_at": 1e13},
+        {"opened_at": None},
+        {"probe_at": 1e13},
+        {"probe_at": None},
+        {"state": "closed"},
+        {"state": "suspected", "closed_at": 1e13},
+        {"instances": {"pod-1": 1e13}},
+        {"seen_at": -1},
+        {"lease": {"holder": "x", "token": "x", "expires_at": 1e13}},
+        {"key": "TTS: another"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+async def test_a_record_that_no_step_leaves_behind_is_as_none(redis7, changes):
+    record = await _sound_record(redis7)
+    async with a_store(redis7) as store, store.news() as news:
+        with redis7.client() as client:
+            client.hset(RECORDS, KEY, json.dumps(record | changes))
+            if "key" not in changes:
+                client.publish("{pcb:test}:news", b"o" + json.dumps(record | changes).encode())
+        assert (await store.read()).outages == ()
+        assert records(redis7) == {}
+        with redis7.client() as client:
+            client.hset(RECORDS, KEY, json.dumps(record | changes))
+        assert (await report(store)).outage.failures == 1
+        assert (await anext(news)).failures == 1
+
+
 async def _sound_record(server):
     async with a_store(server) as store:
         return json.loads((await report(store)).outage.model_dump_json())
@@ -407,6 +443,8 @@ def test_a_record_that_was_tampered_with_raises_nothing(redis7, changes):
                 with redis7.client() as client:
                     client.hset(RECORDS, KEY, json.dumps(record | changes))
                 await STEPS[step](store)
+            with redis7.client() as client:
+                client.hset(RECORDS, KEY, json.dumps(record | changes))
             for outage in (await store.read()).outages:
                 assert outage.key == KEY
                 assert len(outage.model_dump_json()) <= MAX_BYTES
@@ -483,6 +521,15 @@ async def test_all_keys_have_a_time_to_live_and_one_slot(any_server):
             for key in keys:
                 assert key.startswith("{pcb:test}:")
                 assert 0 < client.ttl(key) <= 7 * 86_400
+
+
+async def test_the_server_keeps_no_more_history_than_is_read(redis7):
+    async with a_store(redis7) as store:
+        for _ in range(rules.MAX_HISTORY + 5):
+            await STEPS["open"](store)
+            await STEPS["close_outage"](store)
+        with redis7.client() as client:
+            assert client.llen("{pcb:test}:history") == rules.MAX_HISTORY
 
 
 async def test_hostile_news_are_not_heard(any_server):

@@ -222,6 +222,11 @@ async def test_only_who_has_asked_about_an_outage_is_told_of_its_end(process, vi
     await turns()
     assert process.closed == [frozenset({origin})]
 
+    store.put(outage(generation=4))
+    store.put(outage(state="closed", generation=5))
+    await turns()
+    assert len(process.closed) == 1
+
 
 # Services that others stand in for.
 
@@ -271,6 +276,16 @@ async def test_a_probe_that_failed_takes_the_next_wait(process, view, store):
     assert view.is_out(process.service)
     assert not view.may_probe_soon(process.service)
     assert store.records[KEY].probe_at > store.now
+
+
+async def test_an_outcome_is_told_at_once(process, view, store, time):
+    store.put(outage(probe_at=store.now))
+    await turns()
+    probe = await view.probe(process.service)
+    await time.pass_(2)
+    view.settle(probe, success=True)
+    await turns()
+    assert store.records[KEY].is_over
 
 
 async def test_of_two_who_want_to_probe_one_may(process, view, store, time):

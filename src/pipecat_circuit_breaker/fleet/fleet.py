@@ -160,6 +160,7 @@ class Fleet(BaseObject):
             self._snapshot,
             token=self._token,
             vote_secs=self._params.vote_secs,
+            cooldown=self._params.cooldown,
             clock=clock,
             on_error=lambda e: logger.error(f"{self}: drawing a wait failed: {e}"),
         )

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tenacity.wait import wait_base
+
 from pipecat_circuit_breaker._core import backoff
 from pipecat_circuit_breaker.fleet.record import MAX_OUTAGES, Outage
 from pipecat_circuit_breaker.fleet.snapshot import Snapshot
@@ -91,6 +93,7 @@ class Outbox:
         *,
         token: str,
         vote_secs: float,
+        cooldown: wait_base,
         clock: Callable[[], float],
         on_error: Callable[[Exception], None],
     ) -> None:
@@ -100,12 +103,14 @@ class Outbox:
             snapshot: What is known of each outage.
             token: That of the process.
             vote_secs: Age above which nobody wants to hear of a failure, in seconds.
+            cooldown: See :class:`~pipecat_circuit_breaker.fleet.FleetParams`.
             clock: Monotonic seconds.
             on_error: Told of an exception while waits are drawn.
         """
         self._snapshot = snapshot
         self._token = token
         self._vote_secs = vote_secs
+        self._cooldown = cooldown
         self._clock = clock
         self._on_error = on_error
         self._lines: dict[tuple[str, str], _Line] = {}
@@ -168,8 +173,7 @@ class Outbox:
     def waits(self) -> tuple[float, ...]:
         """Seconds to wait for the first probe, for the second, and so on."""
         return tuple(
-            backoff.draw_cooldown(backoff.DEFAULT_COOLDOWN, n, self._on_error)
-            for n in range(1, _WAITS + 1)
+            backoff.draw_cooldown(self._cooldown, n, self._on_error) for n in range(1, _WAITS + 1)
         )
 
     def next(self, *, is_last: bool = False) -> Report | Evidence | Settlement | None:

@@ -10,25 +10,21 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from pipecat.processors.frame_processor import FrameProcessor
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from pipecat_circuit_breaker._core.backoff import DEFAULT_COOLDOWN
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker.fleet.record import MAX_HOLD_SECS, MAX_INSTANCES
 from pipecat_circuit_breaker.fleet.sharing import Failure, label_of, shares
+from pipecat_circuit_breaker.params import Count, Seconds, Wait
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 #: Characters of an instance's name that are kept.
 INSTANCE_CHARS = 64
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected a number, got {one_line(repr(value), 100)}")
-    return value
 
 
 def _name(value: str) -> str:
@@ -47,9 +43,7 @@ def this_instance() -> str:
     return one_line(socket.gethostname(), INSTANCE_CHARS)
 
 
-Seconds = Annotated[
-    float, BeforeValidator(_number), Field(gt=0, le=MAX_HOLD_SECS, allow_inf_nan=False)
-]
+_UpToADay = Annotated[Seconds, Field(le=MAX_HOLD_SECS)]
 
 
 class FleetParams(BaseModel):
@@ -69,6 +63,9 @@ class FleetParams(BaseModel):
             more is forgotten, above 0.
         lease_secs: Seconds that a probe may take from its lease to its outcome,
             above 0. After them another process may probe.
+        cooldown: A tenacity wait: seconds from the opening of an outage to its first
+            probe, and from each that fails to the next; kept within 1 and 600.
+            ``attempt_number`` is 1 for the first.
         share: Whether a failure is the fleet's concern, see
             :func:`~pipecat_circuit_breaker.fleet.sharing.shares`, the default.
         label: What tells two uses of one service class apart, as a region or an
@@ -87,10 +84,11 @@ class FleetParams(BaseModel):
     instance: Annotated[str, Field(min_length=1, max_length=INSTANCE_CHARS)] = Field(
         default_factory=this_instance
     )
-    min_instances: Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_INSTANCES)] = 3
-    vote_secs: Seconds = 10.0
-    hold_secs: Seconds = 600.0
-    lease_secs: Seconds = 15.0
+    min_instances: Annotated[Count, Field(ge=1, le=MAX_INSTANCES)] = 3
+    vote_secs: _UpToADay = 10.0
+    hold_secs: _UpToADay = 600.0
+    lease_secs: _UpToADay = 15.0
+    cooldown: Wait = DEFAULT_COOLDOWN
     share: Callable[[Failure], bool] = shares
     label: Callable[[FrameProcessor], str] = label_of
 

@@ -18,6 +18,7 @@ all that a user of the server has to be allowed for the fleet ``NAME``::
 
 import asyncio
 import json
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -81,6 +82,12 @@ class RedisStore:
 
     It belongs to the loop that uses it. One connection for commands, which is
     given up when nothing was asked for some seconds, and one for each subscription.
+
+    Example::
+
+        sentinel = Sentinel([("sentinel-1", 26379)], socket_timeout=1.0)
+        RedisStore(lambda: sentinel.master_for("fleet", socket_timeout=1.0), "pipecat")
+        RedisStore(lambda: RedisCluster(host="node-1", socket_timeout=1.0), "pipecat")
     """
 
     def __init__(
@@ -207,25 +214,12 @@ class RedisStore:
 
     async def read(self) -> Knowledge:
         """Read all there is, see :meth:`.store.Store.read`."""
-        reply = await self._ask("read", dict)
-        try:
-            _, now, mode, fields, history = reply
-            outages = []
-            for name, text in zip(fields[::2], fields[1::2], strict=True):
-                outage = Outage.read(text)
-                if outage is not None:
-                    outages.append(outage)
-                else:
-                    await self._ask("drop", dict, name, text)
-            over = (Outage.read(text) for text in history)
-            return Knowledge(
-                now=float(now),
-                mode=ModeSet.read(mode) or ModeSet(),
-                outages=tuple(outages),
-                history=tuple(outage for outage in over if outage is not None),
-            )
-        except (TypeError, ValueError):
-            raise StoreUnavailable("the server's answer makes no sense") from None
+        knowledge, unread = _read(await self._ask("read", dict))
+        if unread or any(outage.expires_at <= knowledge.now for outage in knowledge.outages):
+            knowledge, unread = _read(await self._ask("sweep", dict))
+            for name, text in unread:
+                await self._ask("drop", dict, name, text)
+        return knowledge
 
     @asynccontextmanager
     async def news(self) -> AsyncIterator[AsyncIterator[Outage | ModeSet]]:
@@ -238,7 +232,7 @@ class RedisStore:
             client = self._connect()
         except Exception as error:
             raise StoreUnavailable(_reason(error)) from None
-        subscription = _Subscription(self._prefix + "news", self._timeout_secs)
+        subscription = _Subscription(self._prefix + "news", self._timeout_secs, self._now)
         work = asyncio.create_task(
             subscription.listen(client)
             if hasattr(client, "pubsub")
@@ -268,8 +262,8 @@ class RedisStore:
     async def _step(self, step: str, key: str, ask: Callable[[], dict[str, Any]]) -> Answer:
         reply = await self._ask(step, lambda: {"key": key, **ask()})
         try:
-            _, _, did, text = reply
-            outage = Outage.read(text)
+            _, now, did, text = reply
+            outage = _outage(text, float(now))
         except (TypeError, ValueError):
             raise StoreUnavailable("the server's answer makes no sense") from None
         # What nobody can read has opened, granted and closed nothing; a read drops it.
@@ -340,6 +334,10 @@ class RedisStore:
         least, most = theirs - self._clock(), theirs + 0.001 - sent_at
         self._offset = min(most, max(least, least if self._offset is None else self._offset))
 
+    def _now(self) -> float:
+        """The server's clock, as far as it is known."""
+        return math.inf if self._offset is None else self._clock() + self._offset
+
     def _bounds(self) -> dict[str, Any]:
         return {
             "news": self._prefix + "news",
@@ -383,26 +381,32 @@ class RedisStore:
 
     async def _leave(self, client: Any, work: "asyncio.Task[Any] | None") -> None:
         if work is not None:
+            # Nobody wants to know any more what becomes of it.
+            work.add_done_callback(lambda work: work.cancelled() or work.exception())
             work.cancel()
             await asyncio.wait({work}, timeout=self._timeout_secs)
-        closing: Coroutine[Any, Any, None] = client.aclose()
-        task = asyncio.ensure_future(closing)
-        await asyncio.wait({task}, timeout=self._timeout_secs)
-        for done in (work, task):
-            if done is not None and done.done() and not done.cancelled():
-                done.exception()  # Nobody wants to know.
+        closing = asyncio.create_task(_close(client))
+        _, pending = await asyncio.wait({closing}, timeout=self._timeout_secs)
+        for task in pending:
+            task.cancel()
+
+
+async def _close(client: Any) -> None:
+    with suppress(Exception):
+        await client.aclose()
 
 
 class _Subscription:
     """One subscription, read in a task of its own."""
 
-    def __init__(self, channel: str, timeout_secs: float):
+    def __init__(self, channel: str, timeout_secs: float, now: Callable[[], float]):
         self.unread = Unread()
         self.is_ready = asyncio.Event()
         self.lost: str | None = None
         # Cancellation may be swallowed.
         self.is_over = False
         self._channel = channel
+        self._now = now
         self._timeout_secs = timeout_secs
 
     async def listen(self, client: Any) -> None:
@@ -459,7 +463,7 @@ class _Subscription:
         text = data if isinstance(data, bytes) else data.encode()
         news: Outage | ModeSet | None = None
         if text[:1] == b"o":
-            news = Outage.read(text[1:])
+            news = _outage(text[1:], self._now())
         elif text[:1] == b"m":
             news = ModeSet.read(text[1:])
         if news is not None:
@@ -469,6 +473,36 @@ class _Subscription:
         self.lost = why
         self.unread.lose(why)
         self.is_ready.set()
+
+
+def _read(reply: Any) -> tuple[Knowledge, list[tuple[Any, Any]]]:
+    """What a server knows, and those of its records that are none of ours."""
+    try:
+        _, text, mode, fields, history = reply
+        now = float(text)
+        outages: list[Outage] = []
+        unread: list[tuple[Any, Any]] = []
+        for name, text in zip(fields[::2], fields[1::2], strict=True):
+            outage = _outage(text, now)
+            if outage is not None and name in (outage.key, outage.key.encode()):
+                outages.append(outage)
+            else:
+                unread.append((name, text))
+        over = (_outage(text, now) for text in history)
+        knowledge = Knowledge(
+            now=now,
+            mode=ModeSet.read(mode) or ModeSet(),
+            outages=tuple(outages),
+            history=tuple(outage for outage in over if outage is not None),
+        )
+    except (TypeError, ValueError):
+        raise StoreUnavailable("the server's answer makes no sense") from None
+    return knowledge, unread
+
+
+def _outage(text: bytes | str, now: float) -> Outage | None:
+    outage = Outage.read(text)
+    return outage if outage is not None and rules.is_sound(outage, now) else None
 
 
 def _reason(error: BaseException) -> str:

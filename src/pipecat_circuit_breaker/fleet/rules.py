@@ -38,6 +38,9 @@ MAX_BOTS = 100
 #: Seconds between two news of an outage of which only the counts have changed.
 NEWS_SECS = 1.0
 
+#: Seconds that a record may be ahead of a store's clock, after a failover.
+_AHEAD_SECS = 60.0
+
 _WHO_BYTES = 96
 _MAX_WAITS = 20
 _MAX_FAILURES = 1_000_000  # Of one report.
@@ -83,6 +86,27 @@ def bounded(report: Report) -> Report:
         age_secs=math.inf if math.isnan(report.age_secs) else max(0.0, report.age_secs),
         waits=waits(report.waits),
     )
+
+
+def is_sound(outage: Outage, now: float) -> bool:
+    """Whether a record that anybody may have written is one that these rules leave behind.
+
+    Args:
+        outage: The record.
+        now: The store's clock, in seconds; infinite where it is not known.
+    """
+    leased_until = outage.lease.expires_at if outage.lease is not None else None
+    ahead = [
+        (outage.probe_at, MAX_WAIT_SECS),
+        (leased_until, MAX_HOLD_SECS),
+        *((at, 0.0) for at in (outage.seen_at, outage.opened_at, outage.closed_at)),
+        *((at, 0.0) for at in outage.instances.values()),
+    ]
+    if any(at is not None and not 0 <= at <= now + _AHEAD_SECS + most for at, most in ahead):
+        return False
+    if outage.state == "open":
+        return outage.opened_at is not None and (outage.is_by_hand or outage.probe_at is not None)
+    return outage.state == "suspected" or outage.closed_at is not None
 
 
 def accepts(outage: Outage | None, report: Report, now: float, vote_secs: float) -> bool:

@@ -91,8 +91,21 @@ def _words(most: int) -> Callable[[click.Context, click.Parameter, str], str]:
 class _Fleet:
     """Whom a command concerns."""
 
-    address: Address
+    url: Address | None
     params: FleetParams
+
+    @property
+    def address(self) -> Address:
+        """Where its server is.
+
+        Raises:
+            click.UsageError: Nobody has said it; but `fleet close --help` needs none.
+        """
+        if self.url is None:
+            raise click.UsageError(
+                "Missing URL: expected redis://HOST:PORT/DB, or PIPECAT_FLEET_URL."
+            )
+        return self.url
 
     def ask(self, what: Callable[[Store], Coroutine[Any, Any, _T]]) -> _T:
         """Ask the store, and let go of it.
@@ -100,9 +113,13 @@ class _Fleet:
         Raises:
             _Unreachable: It cannot be asked.
         """
+        address = self.address
 
         async def ask() -> _T:
-            store = RedisStore(self.address.url, self.params.name)
+            try:
+                store = RedisStore(address.url, self.params.name)
+            except ValueError as error:
+                raise click.UsageError(f"{address.shown}: {error}") from error
             try:
                 return await what(store)
             finally:
@@ -112,8 +129,7 @@ class _Fleet:
         try:
             return asyncio.run(ask())
         except StoreUnavailable as error:
-            said = self.address.clean(error)
-            raise _Unreachable(f"{self.address.shown}: {said}") from error
+            raise _Unreachable(f"{address.shown}: {address.clean(error)}") from error
 
 
 _who = click.option(
@@ -164,8 +180,6 @@ def fleet(
     --json, it is printed once, and the exit code is 0 where nothing is open, 1 where an outage is
     open, 3 where the server cannot be asked. Wrong usage is 2.
     """
-    if url is None:
-        raise click.UsageError("Missing URL: expected redis://HOST:PORT/DB, or PIPECAT_FLEET_URL.")
     context.obj = _Fleet(url, params)
     if context.invoked_subcommand is not None:
         if once or as_json:

@@ -168,9 +168,9 @@ def _row(cells: Sequence[Text]) -> RenderableType:
 
 def _figures(outage: Outage, now: float) -> list[Text]:
     since = outage.opened_at
-    lost = Text(f"{outage.lost_probes:,}" if outage.lost_probes else "–", style="dim")
+    lost = Text("–", style="dim")
     if outage.lost_probes:
-        lost.stylize("bold red")
+        lost = Text(_short(outage.lost_probes), style="bold red")
     return [
         Text("–" if since is None else _span(now - since)),
         Text(_short(instances_of(outage))),
