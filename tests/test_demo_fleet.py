@@ -101,7 +101,7 @@ def test__redis__provider_dies__one_alarm_for_all_processes(place):
 async def test__no_server__all_pods_in_one_process__and_it_says_so(monkeypatch):
     monkeypatch.setattr(run, "find_server", lambda: (None, "there is no redis-server here"))
     monkeypatch.setattr(run, "HEALTHY_SECS", 0.5)
-    monkeypatch.setattr(run, "LONGEST_RETURN_SECS", 5.0)
+    monkeypatch.setattr(run, "LONGEST_RETURN_SECS", 0.0)
     console = Console(file=StringIO(), width=80)
 
     report = await run.compare(console, processes=3, bots=4, seconds=4.0)
@@ -429,7 +429,9 @@ def test__timelines__long_run__still_80_columns():
 def test__timelines__goes_on__until_now():
     trial = told(False)
 
-    provider = next(line for line in printed(timelines([trial], 4.0)) if "alone" in line).split()[-1]
+    provider = next(line for line in printed(timelines([trial], 4.0)) if "alone" in line).split()[
+        -1
+    ]
 
     assert provider == 4 * "─" + 4 * "×"
 

@@ -141,26 +141,21 @@ class Bot:
 
     async def _call(self, fleet: Fleet | None) -> None:
         breaker, ear = CircuitBreakerProcessor(fleet=fleet), Ear()
-        is_on = True
-
-        def tell(what: What, **more: Any) -> None:
-            if is_on:
-                self._tell(what, **more)
 
         def opened(_: object, incident: Incident) -> None:
-            tell(What.OPENED, failures=incident.failures)
+            self._tell(What.OPENED, failures=incident.failures)
 
         def closed(_: object, incident: Incident) -> None:
             if incident.ending is not Ending.PIPELINE_OVER:
-                tell(What.CLOSED)
+                self._tell(What.CLOSED)
 
         breaker.add_event_handler("on_circuit_opened", opened)
-        breaker.add_event_handler("on_circuit_half_opened", lambda *_: tell(What.PROBED))
+        breaker.add_event_handler("on_circuit_half_opened", lambda *_: self._tell(What.PROBED))
         breaker.add_event_handler("on_circuit_closed", closed)
         async with running(breaker, self._llm(breaker), ear) as worker:
-            worker.add_event_handler("on_pipeline_error", lambda *_: tell(What.HEARD))
-            tell(What.CALL)
+            worker.add_event_handler("on_pipeline_error", lambda *_: self._tell(What.HEARD))
             self.is_up.set()
+            self._tell(What.CALL)
             await self._pause(self._random.uniform(0, TURN_SECS))
             turn = 0
             while not self._hang_up.is_set():
@@ -168,12 +163,12 @@ class Bot:
                 context = LLMContext([{"role": "user", "content": f"question {turn}"}])
                 await worker.queue_frame(LLMContextFrame(context))
                 await self._pause(TURN_SECS)
+                # Whoever hangs up does not wait for an answer.
                 if ear.ended.is_set():
-                    tell(What.ANSWERED if ear.heard else What.UNANSWERED)
+                    self._tell(What.ANSWERED if ear.heard else What.UNANSWERED)
                 turn += 1
-            tell(What.HUNG_UP)
+            self._tell(What.HUNG_UP)
             self.is_up.clear()
-            is_on = False
 
     def _llm(self, breaker: CircuitBreakerProcessor) -> FrameProcessor:
         if not has_failover(self._number):
@@ -191,9 +186,10 @@ class Bot:
 
     def _tell(self, what: What, **more: Any) -> None:
         number = self._number
-        self._tell_all(
-            Event(time.monotonic(), what, self._pod, number, has_failover(number), **more)
-        )
+        if self.is_up.is_set():
+            self._tell_all(
+                Event(time.monotonic(), what, self._pod, number, has_failover(number), **more)
+            )
 
 
 class Pod:

@@ -27,10 +27,10 @@ from pipecat_circuit_breaker.demo.fleet.server import FleetDemoError, find_serve
 from pipecat_circuit_breaker.demo.fleet.timeline import timelines
 from pipecat_circuit_breaker.demo.fleet.trial import Request, Trial
 
-#: Seconds of a run before the provider dies, and those in which all bots may find out
-#: that it is back.
+#: Seconds of a run before the provider dies, and those that bots may take to find out that it is
+#: back, beside those for which it was dead.
 HEALTHY_SECS = 2.0
-LONGEST_RETURN_SECS = 20.0
+LONGEST_RETURN_SECS = 12.0
 
 #: How long the pipelines and processes may take.
 _START_SECS = 90.0
@@ -192,7 +192,9 @@ async def _play(
         await child.order(do="change callers", secs=0.8 * seconds)
     await asyncio.sleep(seconds)
     dying.is_dead, trial.back_at = False, time.monotonic()
-    while trial.is_any_open and time.monotonic() < trial.back_at + LONGEST_RETURN_SECS:
+    # Waits grow with the outage.
+    give_up_at = trial.back_at + LONGEST_RETURN_SECS + seconds
+    while trial.is_any_open and time.monotonic() < give_up_at:
         await asyncio.sleep(0.05)
     await asyncio.sleep(1.0)
     trial.ended_at = time.monotonic()
