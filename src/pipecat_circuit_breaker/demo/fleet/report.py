@@ -161,7 +161,9 @@ class Report:
                     "new_calls": trial.new_calls[1],
                     "alarms": trial.alarms,
                     "probes": trial.probes,
-                    "return_secs": trial.return_secs,
+                    "return_secs": None
+                    if trial.return_secs is None
+                    else round(trial.return_secs, 3),
                 }
                 for trial in self.trials
             ],
