@@ -26,7 +26,7 @@ from pipecat_circuit_breaker.demo.fleet.server import FleetDemoError, find_serve
 from pipecat_circuit_breaker.demo.fleet.timeline import timelines
 from pipecat_circuit_breaker.demo.fleet.trial import Request, Trial
 
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and processes of POSIX")
+LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes in /proc")
 
 
 def redis_server():
@@ -116,7 +116,7 @@ async def test__no_server__all_pods_in_one_process__and_it_says_so(monkeypatch):
     assert not fleet.is_alone
 
 
-@POSIX
+@LINUX
 def test__ctrl_c__ends_at_once_and_leaves_nothing(place):
     redis_server()
     env = {**os.environ, "TMPDIR": place}
@@ -142,7 +142,7 @@ def test__ctrl_c__ends_at_once_and_leaves_nothing(place):
     assert processes_of(place) == [] and os.listdir(place) == []
 
 
-@POSIX
+@LINUX
 def test__killed__bots_and_server_end_by_themselves(place):
     redis_server()
     env = {**os.environ, "TMPDIR": place}
@@ -199,7 +199,7 @@ def test__find_server__without_redis_py__names_the_extra(monkeypatch):
     assert "pip install 'pipecat-circuit-breaker[fleet]'" in why and "\n" not in why
 
 
-@POSIX
+@LINUX
 async def test__server_does_not_start__says_so_and_is_gone(monkeypatch, place):
     monkeypatch.setattr(server, "_START_SECS", 0.2)
     monkeypatch.setattr(tempfile, "tempdir", place)
@@ -211,7 +211,22 @@ async def test__server_does_not_start__says_so_and_is_gone(monkeypatch, place):
     assert processes_of(place) == [] and os.listdir(place) == []
 
 
-@POSIX
+@LINUX
+async def test__server__ends_by_itself(monkeypatch, place):
+    monkeypatch.setattr(server, "_STOP_SECS", 20.0)
+    monkeypatch.setattr(tempfile, "tempdir", place)
+
+    async with running_server(redis_server()) as url:
+        assert url.startswith(f"unix://{place}/")
+        # The shell, and the server.
+        assert len(processes_of(place)) == 2
+        begun = time.monotonic()
+
+    assert time.monotonic() - begun < 10
+    assert processes_of(place) == [] and os.listdir(place) == []
+
+
+@LINUX
 async def test__server_does_not_end__killed(monkeypatch, place):
     # Makes the socket that is waited for, and lets no signal but one end it.
     stubborn = Path(place, "stubborn")
@@ -309,11 +324,12 @@ def told(is_fleet):
     if is_fleet:
         tell(4.0, What.FLEET_OPENED, -1, first=True, key="k")
         tell(4.0, What.FLEET_OPENED, -1, pod="pod-2", key="k")
+        tell(4.0, What.FLEET_OPENED, -1, pod="pod-3", key="k")
         tell(5.0, What.FLEET_CHANGED, -1, key="k", probes=1)
         tell(5.0, What.FLEET_CHANGED, -1, pod="pod-2", key="k", probes=1)
         tell(12.0, What.FLEET_CLOSED, -1, first=True, key="k", probes=2)
         tell(12.0, What.FLEET_CLOSED, -1, pod="pod-2", key="k", probes=2)
-    tell(7.0, What.OPENED, failures=2 if is_fleet else 5)
+    tell(7.0, What.OPENED, failures=3 if is_fleet else 5)
     tell(8.0, What.HUNG_UP)
     tell(8.1, What.CALL)
     tell(8.2, What.HUNG_UP, 1)
@@ -346,7 +362,7 @@ def test__trial__fleet__alarm_is_its_first_report_alone():
     trial = told(True)
 
     assert trial.alarms == 1
-    assert trial.failures() == [2, 1]
+    assert trial.failures() == [3, 1]
     assert trial.failures(since=trial.died_at) == [1]
     assert trial.new_calls == (0, 1)
     assert trial.probes == 2
@@ -413,6 +429,8 @@ def test__timelines__80_columns__a_character_for_each_half_second():
     heard = [line for line in lines if "errors heard" in line]
     assert [line.split()[-1] for line in heard] == ["5", "5"]
     assert all(line.count("█") == 5 for line in heard)
+    vain = next(line for line in lines if "in vain" in line)
+    assert vain.split()[-1] == "8"
     # Two bots from the 7th second on, till the first hangs up; then nobody, one, both.
     assert next(line for line in lines if "open circuit" in line).split()[-2:] == ["max", "2"]
 
@@ -424,6 +442,8 @@ def test__timelines__long_run__still_80_columns():
     lines = printed(timelines([trial]))
 
     assert max(map(len, lines)) <= 80
+    provider = next(line for line in lines if "alone" in line).split()[-1]
+    assert (len(provider), provider.count("×")) == (42, 1)
 
 
 def test__timelines__goes_on__until_now():
@@ -442,7 +462,7 @@ def test__table__80_columns__nothing_is_cut_off():
     assert max(map(len, lines)) <= 80
     rows = {line[:45].strip(): line[45:].split() for line in lines}
     assert rows["errors that somebody hears"] == ["5", "5"]
-    assert rows["failures until a circuit opens, on average"] == ["5.0", "1.5"]
+    assert rows["failures until a circuit opens, on average"] == ["5.0", "2.0"]
     assert rows["circuits that open at the first failure"] == "0 of 2 1 of 2".split()
     assert rows["new calls that ask it first"] == "1 of 1 0 of 1".split()
     assert rows["alarms"] == ["4", "1"]
@@ -467,7 +487,7 @@ def test__markdown__a_row_for_each_figure():
 def test__json__plain_values():
     runs = json.loads(json.dumps(report().as_json()))["runs"]
 
-    assert [one["opened_at_failure"] for one in runs] == [{"5": 2}, {"1": 1, "2": 1}]
+    assert [one["opened_at_failure"] for one in runs] == [{"5": 2}, {"1": 1, "3": 1}]
     assert [one["alarms"] for one in runs] == [4, 1]
 
 
