@@ -140,11 +140,11 @@ async def fail(url: str) -> None:
                 raise
             await asyncio.sleep(0.05)
     outages = Outages(store)
-    llm = "OpenAILLMService: APIConnectionError in openai._base_client:request"
+    llm = "OpenAILLMService[api.openai.com]: APIConnectionError in openai._base_client:request"
     tts = (
         "CartesiaTTSService[api.eu.cartesia.ai]: InvalidStatus in websockets.asyncio.client:connect"
     )
-    stt = "DeepgramSTTService: TimeoutError in deepgram.clients.listen:start"
+    stt = "DeepgramSTTService: TimeoutError in asyncio.timeouts:__aexit__"
     channel = "DailyOutputTransport: channel down"
     await outages.begin(stt, 5, 7, [1.0])
     await outages.begin(channel, 4, 3, [60.0])

@@ -28,7 +28,10 @@ from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcesso
 from pipecat_circuit_breaker.demo.chains import CHAINS
 from pipecat_circuit_breaker.demo.run import run_chain, settled
 from pipecat_circuit_breaker.demo.tally import Tally
-from pipecat_circuit_breaker.instrumentation import instrument
+from pipecat_circuit_breaker.fleet import Fleet, FleetParams
+from pipecat_circuit_breaker.fleet.memory import MemoryStore
+from pipecat_circuit_breaker.fleet.store import Report
+from pipecat_circuit_breaker.instrumentation import instrument, instrument_fleet
 from pipecat_circuit_breaker.testing import Transport
 from test_prometheus import dashboard, exposed
 from tool_bot import Model, aggregators, llm_at, says, until
@@ -401,6 +404,33 @@ async def test__a_service_fails_in_many_calls__one_ticket__nobody_answers__a_pag
         names = await watched.alerts()
     assert names["PipecatNobodyAnswers"] == 1 and names["PipecatOutage"] == 1
     assert "PipecatOutageLasts" not in names and "PipecatManyOutages" not in names
+
+
+async def test__an_outage_of_a_fleet__one_page__and_no_alert_for_its_bots(watched, clock):
+    store = MemoryStore()
+    fleet = Fleet(store=store, params=FleetParams(name="production"))
+    instrument_fleet(fleet, watched.provider)
+    await fleet.start()
+    for n in range(3):
+        report = Report(f"{OF_OUTPUT} in bot:dead", f"pod-{n}", "t", True, 5, (), 0.0, (60.0,))
+        await store.report(report, min_instances=3, vote_secs=10.0, hold_secs=600.0)
+    async with asyncio.timeout(10):
+        while not fleet.outages:
+            await asyncio.sleep(0.01)
+    # Its bots are scraped no earlier than it is.
+    await watched.alerts()
+
+    # As many as would be PipecatManyOutages, and fewer messages than PipecatMessagesLost takes.
+    for _ in range(10):
+        breaker, output = watched.breaker(clock=clock), Output(dead)
+        async with running(breaker, output) as worker:
+            for n in range(8):
+                await worker.queue_frame(app_message(n))
+                await settle(30)
+            assert len(breaker.incidents) == 1
+
+    assert await watched.alerts() == {"PipecatFleetOutage": 1}
+    await fleet.close()
 
 
 async def test__each_storm_of_the_demo__one_alert(watched, clock):

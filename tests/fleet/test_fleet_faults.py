@@ -41,7 +41,7 @@ class Bots:
     async def __aenter__(self):
         for fleet in self.fleets:
             view = fleet.join("bot", lambda: None, lambda origins: None)
-            view.learn(self.origin, self.service)
+            view.learn(self.origin, self.service, exception=OSError())
             self.views.append(view)
         return self
 

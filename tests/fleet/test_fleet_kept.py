@@ -10,6 +10,7 @@ from fleet_parts import KEY, Process, outage
 from loguru import logger
 
 from pipecat_circuit_breaker.fleet.incident import FleetIncident
+from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.logs import log_fleet
 from pipecat_circuit_breaker.show.app import show
 from pipecat_circuit_breaker.show.page import page
@@ -117,6 +118,24 @@ def test__only_suspected__is_no_incident():
 @pytest.mark.parametrize("secs", [-1e300, 1e300, 0.0])
 def test__times_that_nobody_lives_in__are_dates(secs):
     assert of(at=secs, seen_at=secs).opened_at.tzinfo is UTC
+
+
+def test__a_process_that_missed_the_end__does_not_outdo_those_that_heard_of_it():
+    heard = of(state="closed", **ENDED)
+    missed = of(state="closed", **{**ENDED, "ending": "forgotten", "closed_at": OPENED + 999})
+
+    for copies in ([heard, missed], [missed, heard]):
+        text = "\n".join(copy.model_dump_json() for copy in copies)
+        assert incidents_of(text) == [heard]
+
+
+async def test__a_fleet_without_a_server__has_times_that_people_live_in():
+    store = MemoryStore()
+    answer = await store.open(KEY, "ann", "they move", 60.0)
+
+    incident = FleetIncident.of("production", answer.outage)
+
+    assert abs(incident.opened_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 def test__show__tells_who_saw_it_and_who_ended_it():

@@ -113,6 +113,18 @@ async def test__connected_and_alone(told, store, time):
     assert told.value("connected", name="production") == [1]
 
 
+async def test__alone_and_without_bots__is_nothing_to_alert_on(told, store, time):
+    process = await told.process()
+    fault = StoreUnavailable("gone")
+    store.faults = {"read": fault, "news": fault}
+    store.drop_connections()
+    await time.pass_(20)
+    process.view.leave()
+    await time.pass_(60)
+
+    assert told.value("connected") == []
+
+
 async def test__alone__tells_of_no_outage_that_it_cannot_know_of(told, store, time):
     await told.process()
     store.put(outage(KEY))

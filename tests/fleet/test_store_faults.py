@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 
 from pipecat_circuit_breaker.fleet import redis as redis_store
 from pipecat_circuit_breaker.fleet import rules
-from pipecat_circuit_breaker.fleet.record import MAX_BYTES, MAX_OUTAGES, Outage
+from pipecat_circuit_breaker.fleet.record import MAX_BYTES, MAX_INSTANCES, MAX_OUTAGES, Outage
 from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
 
@@ -383,6 +383,7 @@ async def test_garbage_is_as_none_and_written_over(any_server, garbage):
 @pytest.mark.parametrize(
     "changes",
     [
+        {"version": 2},
         {"seen_at": 1e13},
         {"opened_at": 1e13},
         {"opened_at": None},
@@ -391,6 +392,7 @@ async def test_garbage_is_as_none_and_written_over(any_server, garbage):
         {"state": "closed"},
         {"state": "suspected", "closed_at": 1e13},
         {"instances": {"pod-1": 1e13}},
+        {"instances": {f"pod-{n}": 1.0 for n in range(MAX_INSTANCES + 1)}},
         {"seen_at": -1},
         {"lease": {"holder": "x", "token": "x", "expires_at": 1e13}},
         {"key": "TTS: another"},
@@ -466,6 +468,23 @@ async def test_what_only_the_script_can_read_is_dropped(any_server):
         assert (await store.read()).outages == ()
         assert records(any_server) == {}
         assert (await report(store)).did
+
+
+async def test_what_was_written_anew_is_not_dropped(redis7):
+    async with a_store(redis7) as store:
+        await report(store)
+        await store._ask("drop", dict, KEY, b"what was there before")
+        assert len(records(redis7)) == 1
+
+
+async def test_megabytes_do_not_leave_the_server(redis7):
+    async with a_store(redis7) as store:
+        with redis7.client() as client:
+            client.hset(RECORDS, KEY, b"x" * 1_000_000)
+            client.lpush("{pcb:test}:history", b"x" * 1_000_000)
+            client.set("{pcb:test}:mode", b"x" * 1_000_000)
+        for step in ("read", "sweep"):
+            assert len(repr(await store._ask(step, dict))) < 1_000
 
 
 async def test_more_than_was_ever_kept_is_dropped(any_server):
@@ -557,6 +576,32 @@ async def test_the_connection_for_commands_goes_when_idle(any_server):
             await report(store)
             assert _connections(any_server) == 1
             assert await soon(lambda: _connections(any_server) == 0)
+
+
+async def test_the_connection_stays_while_it_is_used(redis7):
+    async with a_store(redis7, idle_secs=0.2) as store:
+        await report(store)
+        client = store._client
+        for _ in range(8):
+            await asyncio.sleep(0.05)
+            await report(store)
+        assert store._client is client
+
+
+async def test_a_refusal_keeps_the_connection_unless_another_server_is_to_be_asked(redis7):
+    async with a_store(redis7) as store:
+        await report(store)
+        client = store._client
+        redis7.fill()
+        with pytest.raises(StoreUnavailable, match="OOM"):
+            await report(store)
+        redis7.empty()
+        assert store._client is client
+        redis7.become_replica()
+        with pytest.raises(StoreUnavailable, match="READONLY"):
+            await report(store)
+        redis7.become_master()
+        assert store._client is None
 
 
 async def test_nothing_is_left_after_closing(any_server):

@@ -347,9 +347,7 @@ class Link:
         outage = answer.outage
         if answer.did and outage is not None and outage.generation == evidence.generation:
             until = self._clock() + params.lease_secs
-            self._outbox.settle(
-                Settlement(evidence.key, token, outage.generation, evidence.success, until)
-            )
+            self._outbox.settle(Settlement(evidence.key, token, outage.generation, True, until))
 
     async def _heard(self, answer: Answer) -> None:
         self._snapshot.touch()

@@ -119,6 +119,7 @@ class RedisStore:
         self._timeout_secs = timeout_secs
         self._idle_secs = idle_secs
         self._clock = clock
+        # Records of another version must go elsewhere: each drops what it cannot read.
         self._prefix = f"{{pcb:{name}}}:"
         self._turn = asyncio.Lock()
         self._client: Any = None

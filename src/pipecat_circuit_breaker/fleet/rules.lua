@@ -28,7 +28,7 @@ local now = math.floor(time[1] * 1000 + time[2] / 1000) / 1000
 local function answer(...) return {'ok', string.format('%.3f', now), ...} end
 
 -- A server that was stopped carries out on waking what nobody waits for any more.
-if step ~= 'read' and (not sent_at or now - sent_at > patience) then
+if not sent_at or now - sent_at > patience then
   return {'late', string.format('%.3f', now)}
 end
 
@@ -44,7 +44,7 @@ local function text(value) return type(value) == 'string' and value or nil end
 
 -- The record, made anew of what is known and sound; nil where anything is not.
 local function sound(name, json)
-  if not json or #json > ask.max_bytes then return nil end
+  if not json then return nil end
   local ok, found = pcall(cjson.decode, json)
   if not ok or type(found) ~= 'table' then return nil end
   if found.version ~= 1 or found.key ~= name then return nil end

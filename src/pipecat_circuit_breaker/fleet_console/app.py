@@ -206,11 +206,13 @@ def fleet(
 def open_outage(fleet: _Fleet, key: str, who: str, why: str, hours: float) -> None:
     """Open an outage for all bots: nobody probes until it is closed by hand.
 
-    KEY is one that the table shows. That of a whole service begins with its class and a colon, as
-    'OpenAILLMService: by hand': its failover then asks another.
+    KEY is one that the table shows. Failovers leave a service out by any key that begins with its
+    name, label and a colon, as 'OpenAILLMService[api.openai.com]: maintenance'.
     """
     if ": " not in key:
-        raise click.BadParameter("expected SERVICE: WHAT, as 'OpenAILLMService: by hand'")
+        raise click.BadParameter(
+            "expected SERVICE: WHAT, as 'OpenAILLMService[api.openai.com]: maintenance'"
+        )
     answer = fleet.ask(lambda store: store.open(key, who, why, hours * 3600))
     if not answer.did:
         raise _Refused(f"{key} is not opened: the fleet has no room for another outage")

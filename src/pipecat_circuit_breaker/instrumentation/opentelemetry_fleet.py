@@ -158,7 +158,10 @@ class _Counts:
         with self._lock:
             # Of several of one name the one that is worst off is what counts.
             found: dict[str, int] = {}
-            for fleet, is_connected in self._connected.items():
+            for fleet, is_connected in [*self._connected.items()]:
+                if not is_connected and not _has_bots(fleet):
+                    # Nobody looks any more whether the server is back, and nobody has to.
+                    continue
                 name = fleet.params.name
                 found[name] = min(found.get(name, 1), int(is_connected))
             return [Observation(n, {_FLEET: name}) for name, n in found.items()]
@@ -193,6 +196,14 @@ def _outages_of(fleet: Fleet) -> tuple[Outage, ...]:
         except RuntimeError:
             continue
     return ()
+
+
+def _has_bots(fleet: Fleet) -> bool:
+    try:
+        return fleet.status()["bots"] > 0
+    except RuntimeError:
+        # As above; and what changes is in use.
+        return True
 
 
 def _named(name: str, key: str) -> dict[str, str]:

@@ -37,11 +37,18 @@ def incidents_of(text: str) -> list[Incident | FleetIncident]:
     for where, value in _values(text):
         incident = _incident(where, value)
         known = latest.get(incident.id)
-        if known is None or incident.at >= known.at:
+        if known is None or _rank(incident) >= _rank(known):
             latest[incident.id] = incident
     if not latest:
         raise ValueError("expected at least one incident, got none")
     return sorted(latest.values(), key=lambda incident: incident.opened_at)
+
+
+def _rank(incident: Incident | FleetIncident) -> tuple[bool, datetime]:
+    # A process that was cut off from its fleet takes an outage for forgotten, and says so later
+    # than those that have heard how it ended.
+    is_told = isinstance(incident, FleetIncident) and incident.ending in ("recovered", "by_hand")
+    return is_told, incident.at
 
 
 def _values(text: str) -> Iterator[tuple[str, Any]]:
