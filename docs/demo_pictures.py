@@ -4,13 +4,14 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""Makes the pictures of terminals in docs/images: `python docs/demo_pictures.py`, about seven minutes.
+"""Makes the pictures of terminals in docs/images: `python docs/demo_pictures.py`, about eight minutes.
 
-Each demo runs in tmux: the chains in terminals of 80 and 120 columns and 40 rows, the failover in one
-that has room for each turn. What is drawn is what is on the screen when it is over. `--failover` makes
-that one's picture alone, `--fleet` those of the command `fleet`: it watches a real server, and what
-the server knows has been reported to it by this program in the half minute before. The extras `demo` and
-`fleet`, tmux, Chromium and, for the fleet, `redis-server` have to be installed.
+Each demo runs in tmux: the chains in terminals of 80 and 120 columns and 40 rows, the others in ones
+that have room for all they say. What is drawn is what is on the screen when it is over. `--chains`,
+`--failover` and `--fleet-demo` make the pictures of one demo alone, `--fleet` those of the command
+`fleet`: it watches a real server, and what the server knows has been reported to it by this program in
+the half minute before. The extras `demo` and `fleet`, tmux, Chromium and, for the fleet, `redis-server`
+have to be installed.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
 WIDTHS = (80, 120)
 ROWS = 40
 FAILOVER_ROWS = 80
+FLEET_DEMO_ROWS = 50
 FLEET_ROWS = 32
 COMMAND = [sys.executable, "-m", "pipecat_circuit_breaker_cli"]
 FLEET_NAME = "production"
@@ -171,13 +173,16 @@ def draw_fleet() -> None:
 
 def main() -> None:
     """Make the pictures."""
-    wanted = {"--failover", "--fleet"} & {*sys.argv}
-    if not wanted:
+    every = {"--chains", "--failover", "--fleet-demo", "--fleet"}
+    wanted = every & {*sys.argv} or every
+    if "--chains" in wanted:
         for columns in WIDTHS:
             draw("demo", run_in_terminal(columns, ROWS, "demo"), columns)
-    if wanted != {"--fleet"}:
+    if "--failover" in wanted:
         draw("failover-demo", run_in_terminal(80, FAILOVER_ROWS, "demo", "--failover"), 80)
-    if wanted != {"--failover"}:
+    if "--fleet-demo" in wanted:
+        draw("fleet-demo", run_in_terminal(80, FLEET_DEMO_ROWS, "demo", "--fleet"), 80)
+    if "--fleet" in wanted:
         draw_fleet()
 
 

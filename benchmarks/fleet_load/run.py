@@ -23,7 +23,7 @@ PLANS = (
     Plan(bots=10_000, processes=50, hosts=50),
     Plan(bots=10_000, processes=200, hosts=200),
     Plan(bots=1_000, processes=1_000, hosts=20),
-    Plan(bots=4_000, processes=4_000, hosts=20),
+    Plan(bots=2_000, processes=2_000, hosts=20),
 )
 
 #: A failed probe or two before the provider is back.

@@ -72,8 +72,10 @@ class Phase:
     @classmethod
     def of(cls, samples: Sequence[Sample], begin: float, end: float, own_cpu: float = 0.0) -> Phase:
         """What was done from the one moment to the other."""
-        inside = [s for s in samples if begin - _SAMPLE_SECS <= s.at <= end + _SAMPLE_SECS]
-        first, last = inside[0], inside[-1]
+        before = [s for s in samples if s.at <= begin][-1:] or samples[:1]
+        after = [s for s in samples if s.at >= end][:1] or samples[-1:]
+        first, last = before[0], after[0]
+        inside = [s for s in samples if first.at <= s.at <= last.at]
         secs = last.at - first.at
 
         def mean(name: str) -> float:

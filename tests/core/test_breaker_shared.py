@@ -80,7 +80,8 @@ def test__nothing_fails__nobody_is_asked(bench, fleet):
 
 def test__own_evidence__votes_at_the_opening_and_at_each_failure_after_it(bench, fleet):
     bench.errors(MAX_ERRORS - 1)
-    assert fleet.told == []
+    assert fleet.told == [(E, False)] * (MAX_ERRORS - 1)
+    fleet.told.clear()
     bench.errors(3)
     assert fleet.told == [(E, True)] * 3
 
@@ -98,7 +99,18 @@ def test__opened_by_the_fleet_and_closed__own_evidence_votes_again(bench, fleet)
     bench.breaker.over_in_fleet([E])
     fleet.told.clear()
     bench.errors(MAX_ERRORS)
-    assert fleet.told == [(E, True)]
+    assert fleet.told == [(E, False)] * (MAX_ERRORS - 1) + [(E, True)]
+
+
+def test__opened_by_the_fleet__is_no_reason_to_give_up__a_failed_probe_is(clock):
+    bench = Bench(clock, gives_up=lambda openings, secs: True)
+    fleet = bench.breaker.shared = Fleet({E: COOLDOWN})
+    bench.error()
+    assert [news.gives_up for news in bench.take()] == [False]
+    bench.clock.advance(COOLDOWN)
+    bench.error()
+    assert [news.gives_up for news in bench.take()] == [False, True]
+    assert fleet.told == [(E, False)] * 2
 
 
 @pytest.mark.parametrize("by_fleet", [True, False])

@@ -10,7 +10,7 @@ from stt_parts import Soniox, Whisper, calling, whole
 
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
-from pipecat_circuit_breaker.fleet.sharing import key_of, service_name
+from pipecat_circuit_breaker.fleet.sharing import service_name
 from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
 
 pytestmark = pytest.mark.releases
@@ -43,7 +43,7 @@ class Cloud:
         return Fleet(store=self.store, params=FleetParams(min_instances=1, **params), clock=now)
 
     async def report(self, service, *, wait=WAIT, label="", kind="ConnectionError"):
-        key = key_of(service_name(service, label), kind, "")
+        key = f"{service_name(service, label)}: {kind}"
         answer = await self.store.report(
             Report(
                 key=key,

@@ -245,13 +245,13 @@ class Process:
         self.view = None
 
     def join(self):
-        self.view = self.fleet.join("bot", lambda: None, self.closed.append)
+        self.view = self.fleet.join("bot", lambda: (), self.closed.append)
         return self.view
 
     def origin(self, kind="ConnectError"):
         """A failure of the service that the fleet is told of."""
         origin = Origin.of(self.service, kind, where="here")
-        self.view.learn(origin, self.service)
+        self.view.learn(origin, self.service, exception=OSError())
         return origin
 
     def fail(self, *, votes=True):

@@ -703,7 +703,7 @@ async def test_a_bot_that_comes_as_it_goes_down_is_served(start, store, time):
 
 async def test_a_view_that_leaves_twice_leaves_once(start, store, time):
     process = await start()
-    other = process.fleet.join("other", lambda: None, lambda origins: None)
+    other = process.fleet.join("other", lambda: (), lambda origins: None)
     process.view.leave()
     process.view.leave()
     assert process.fleet.status()["bots"] == 1
@@ -973,7 +973,7 @@ async def test_without_a_url_all_fleets_of_a_name_in_a_process_know_the_same(tim
         for fleet in (one, one, two, other, other)
     ]
     for view in views:
-        view.learn(origin, service)
+        view.learn(origin, service, exception=OSError())
         view.failed(origin, votes=True)
     await turns()
     assert [len(fleet.outages) for fleet in fleets] == [1, 1, 0]

@@ -16,7 +16,7 @@ ALONE_SECS = 9.0
 #: Seconds in which all have to be back: two, and what a busy machine takes.
 BACK_SECS = 4.0
 
-RECORDS = "{pcb:test}:outages"
+RECORDS = "{pcb:test}:1:outages"
 
 
 class Bots:
@@ -41,7 +41,7 @@ class Bots:
     async def __aenter__(self):
         for fleet in self.fleets:
             view = fleet.join("bot", lambda: None, lambda origins: None)
-            view.learn(self.origin, self.service)
+            view.learn(self.origin, self.service, exception=OSError())
             self.views.append(view)
         return self
 

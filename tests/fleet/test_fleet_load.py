@@ -123,6 +123,7 @@ def test__paper__so_many_times_the_run():
     assert paper.verdict == "with 1.0 s for the worst second"
     assert replace(paper, cpu_worst=0.9).verdict == "yes, as it is installed"
     assert replace(paper, cpu_worst=0.9, sockets=20_000).verdict == "with `maxclients` above 20,000"
+    assert replace(paper, cpu_worst=0.9, sent_mb=250.0).verdict == "with 2.0 Gbit/s of network"
     assert replace(paper, cpu_outage=2.0).verdict.startswith("no: 2.0 cores")
 
 

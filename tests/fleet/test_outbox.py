@@ -156,7 +156,7 @@ def test_a_report_that_came_back_is_as_old_as_it_was(desk, clock):
 
 def test_a_request_when_the_probe_is_due_is_the_probe(desk):
     desk.know(DUE)
-    assert desk.outbox.try_out(DUE, success=True)
+    assert desk.outbox.try_out(DUE)
     assert desk.outbox.secs_to_next() == 0
     assert desk.sent() == [Evidence(KEY, DUE.generation, True, desk.clock())]
 
@@ -171,24 +171,24 @@ def test_a_request_when_the_probe_is_due_is_the_probe(desk):
 )
 def test_a_request_at_any_other_time_is_none(desk, fields):
     record = desk.know(outage(**{"probe_at": NOW, **fields}))
-    assert not desk.outbox.try_out(record, success=True)
+    assert not desk.outbox.try_out(record)
     assert desk.sent() == []
 
 
 def test_the_first_outcome_counts(desk):
     desk.know(DUE)
-    desk.outbox.try_out(DUE, success=False)
-    assert not desk.outbox.try_out(DUE, success=True)
+    desk.outbox.try_out(DUE)
+    assert not desk.outbox.try_out(DUE)
     assert desk.sent() == [Evidence(KEY, DUE.generation, False, desk.clock())]
 
 
 def test_one_lease_is_asked_for_once_a_second(desk, clock):
     desk.know(DUE)
-    desk.outbox.try_out(DUE, success=False)
+    desk.outbox.try_out(DUE)
     desk.sent()
-    assert not desk.outbox.try_out(DUE, success=False)
+    assert not desk.outbox.try_out(DUE)
     clock.advance(1)
-    assert desk.outbox.try_out(DUE, success=False)
+    assert desk.outbox.try_out(DUE)
 
 
 @pytest.mark.parametrize(
@@ -201,14 +201,14 @@ def test_one_lease_is_asked_for_once_a_second(desk, clock):
 )
 def test_a_request_that_another_probe_has_overtaken_is_not_told(desk, record):
     desk.know(DUE)
-    desk.outbox.try_out(DUE, success=True)
+    desk.outbox.try_out(DUE)
     desk.know(record)
     assert desk.sent() == []
 
 
 def test_a_request_is_a_probe_as_long_as_it_says_something_of_now(desk, clock):
     desk.know(DUE)
-    desk.outbox.try_out(DUE, success=True)
+    desk.outbox.try_out(DUE)
     (evidence,) = desk.sent()
     clock.advance(10)
     desk.outbox.put_back(evidence)
@@ -241,7 +241,7 @@ def test_what_is_dropped_is_not_told_but_for_outcomes(desk, clock):
     outcome = Settlement(KEY, "me.1", 1, True, clock() + 15)
     desk.know(DUE)
     desk.fail()
-    desk.outbox.try_out(DUE, success=False)
+    desk.outbox.try_out(DUE)
     desk.outbox.settle(outcome)
     desk.outbox.drop()
     assert desk.sent() == [outcome]
@@ -333,7 +333,7 @@ def test_a_failure_of_what_is_known_is_no_vote(desk):
 def test_all_that_waits_is_counted(desk, clock):
     desk.know(DUE)
     desk.fail()
-    desk.outbox.try_out(DUE, success=False)
+    desk.outbox.try_out(DUE)
     desk.outbox.settle(Settlement(KEY, "me.1", 1, True, clock() + 15))
     assert len(desk.outbox) == 3
 
@@ -341,7 +341,7 @@ def test_all_that_waits_is_counted(desk, clock):
 def test_asking_for_leases_leaves_no_traces_of_old_outages(desk, clock):
     for number in range(1000):
         record = desk.know(outage(f"a: {number}", probe_at=NOW, generation=number))
-        desk.outbox.try_out(record, success=False)
+        desk.outbox.try_out(record)
         desk.sent()
         desk.know(outage(f"a: {number}", "closed", generation=number + 1))
     assert len(desk.outbox._asked_at) <= 256

@@ -153,6 +153,13 @@ async def test_the_age_of_a_report_counts_for_its_vote(told):
     assert not (await told.report("pod-2", need=2, vote=4)).did
 
 
+async def test_an_older_report_sets_nothing_back(told):
+    fresh = (await told.report()).outage
+    older = (await told.report(age=3)).outage
+    assert older.failures == 2
+    assert older.seen_at == fresh.seen_at and older.instances == fresh.instances
+
+
 async def test_without_a_vote_nothing_is_begun_but_an_open_outage_counts_it(told):
     assert (await told.report(votes=False)).outage is None
     await told.report("pod-1", need=2)

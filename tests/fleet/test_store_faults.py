@@ -21,7 +21,7 @@ from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
 
 KEY = "TTS: ConnectError"
-RECORDS = "{pcb:test}:outages"
+RECORDS = "{pcb:test}:1:outages"
 
 
 @pytest.fixture(scope="module", params=servers.KINDS)
@@ -209,7 +209,8 @@ async def test_a_subscription_that_hangs_is_noticed(redis7, monkeypatch):
         redis7.stop()
         try:
             with pytest.raises(StoreUnavailable, match="in time"):
-                await asyncio.wait_for(anext(news), 2)
+                async with asyncio.timeout(2):
+                    _ = [n async for n in _until(news, "never")]
         finally:
             redis7.go_on()
 
@@ -289,6 +290,13 @@ def documented_rules():
 COMMANDS = [rule for rule in documented_rules() if rule.startswith("+")]
 
 
+async def _until(news, key):
+    async for record in news:
+        yield record
+        if record is not None and record.key == key:
+            return
+
+
 async def everything(url):
     store = RedisStore(url, "test", timeout_secs=1.0)
     try:
@@ -297,7 +305,7 @@ async def everything(url):
             assert (await anext(news)).is_open
             await asyncio.sleep(0.1)  # A ping.
             await report(store, key="TTS: other")
-            assert (await anext(news)).key == "TTS: other"
+            assert [n.key async for n in _until(news, "TTS: other") if n][-1] == "TTS: other"
             await store.lease(KEY, "pod-1", "t", 5.0)
             await store.settle(KEY, "t", 1, success=True, waits=(1.0,))
             await store.set_mode("observe", "eva", "", 5.0)
@@ -373,8 +381,8 @@ async def test_garbage_is_as_none_and_written_over(any_server, garbage):
         for step in STEPS.values():
             with any_server.client() as client:
                 client.hset(RECORDS, KEY, garbage)
-                client.lpush("{pcb:test}:history", garbage)
-                client.set("{pcb:test}:mode", garbage)
+                client.lpush("{pcb:test}:1:history", garbage)
+                client.set("{pcb:test}:1:mode", garbage)
             await step(store)
         assert (await store.read()).mode.mode == "guard"
         assert (await report(store)).did
@@ -405,7 +413,7 @@ async def test_a_record_that_no_step_leaves_behind_is_as_none(redis7, changes):
         with redis7.client() as client:
             client.hset(RECORDS, KEY, json.dumps(record | changes))
             if "key" not in changes:
-                client.publish("{pcb:test}:news", b"o" + json.dumps(record | changes).encode())
+                client.publish("{pcb:test}:1:news", b"o" + json.dumps(record | changes).encode())
         assert (await store.read()).outages == ()
         assert records(redis7) == {}
         with redis7.client() as client:
@@ -481,8 +489,8 @@ async def test_megabytes_do_not_leave_the_server(redis7):
     async with a_store(redis7) as store:
         with redis7.client() as client:
             client.hset(RECORDS, KEY, b"x" * 1_000_000)
-            client.lpush("{pcb:test}:history", b"x" * 1_000_000)
-            client.set("{pcb:test}:mode", b"x" * 1_000_000)
+            client.lpush("{pcb:test}:1:history", b"x" * 1_000_000)
+            client.set("{pcb:test}:1:mode", b"x" * 1_000_000)
         for step in ("read", "sweep"):
             assert len(repr(await store._ask(step, dict))) < 1_000
 
@@ -501,16 +509,16 @@ async def test_keys_of_another_type_are_as_no_server(any_server):
         async with a_store(any_server) as store:
             with any_server.client() as client:
                 if key == "mode":
-                    client.lpush("{pcb:test}:mode", "x")
+                    client.lpush("{pcb:test}:1:mode", "x")
                 else:
-                    client.set(f"{{pcb:test}}:{key}", "x")
+                    client.set(f"{{pcb:test}}:1:{key}", "x")
             with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
                 await store.read()
             if key != "mode":
                 for name in ("report", "lease", "open"):
                     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
                         await STEPS[name](store)
-                assert (await asyncio.to_thread(_keys, any_server)) == {f"{{pcb:test}}:{key}"}
+                assert (await asyncio.to_thread(_keys, any_server)) == {f"{{pcb:test}}:1:{key}"}
 
 
 def _keys(server):
@@ -538,7 +546,7 @@ async def test_all_keys_have_a_time_to_live_and_one_slot(any_server):
         assert len(keys) == 5
         with any_server.client() as client:
             for key in keys:
-                assert key.startswith("{pcb:test}:")
+                assert key.startswith("{pcb:test}:1:")
                 assert 0 < client.ttl(key) <= 7 * 86_400
 
 
@@ -548,16 +556,16 @@ async def test_the_server_keeps_no_more_history_than_is_read(redis7):
             await STEPS["open"](store)
             await STEPS["close_outage"](store)
         with redis7.client() as client:
-            assert client.llen("{pcb:test}:history") == rules.MAX_HISTORY
+            assert client.llen("{pcb:test}:1:history") == rules.MAX_HISTORY
 
 
 async def test_hostile_news_are_not_heard(any_server):
     async with a_store(any_server) as store, store.news() as news:
         with any_server.client() as client:
             for garbage in GARBAGE:
-                client.publish("{pcb:test}:news", garbage)
-                client.publish("{pcb:test}:news", b"o" + garbage)
-            client.publish("{pcb:test}:news", b'm{"mode": "all is lost"}')
+                client.publish("{pcb:test}:1:news", garbage)
+                client.publish("{pcb:test}:1:news", b"o" + garbage)
+            client.publish("{pcb:test}:1:news", b'm{"mode": "all is lost"}')
         await report(store)
         assert (await asyncio.wait_for(anext(news), 2)).key == KEY
 
@@ -576,6 +584,32 @@ async def test_the_connection_for_commands_goes_when_idle(any_server):
             await report(store)
             assert _connections(any_server) == 1
             assert await soon(lambda: _connections(any_server) == 0)
+
+
+async def test_the_connection_stays_while_it_is_used(redis7):
+    async with a_store(redis7, idle_secs=0.2) as store:
+        await report(store)
+        client = store._client
+        for _ in range(8):
+            await asyncio.sleep(0.05)
+            await report(store)
+        assert store._client is client
+
+
+async def test_a_refusal_keeps_the_connection_unless_another_server_is_to_be_asked(redis7):
+    async with a_store(redis7) as store:
+        await report(store)
+        client = store._client
+        redis7.fill()
+        with pytest.raises(StoreUnavailable, match="OOM"):
+            await report(store)
+        redis7.empty()
+        assert store._client is client
+        redis7.become_replica()
+        with pytest.raises(StoreUnavailable, match="READONLY"):
+            await report(store)
+        redis7.become_master()
+        assert store._client is None
 
 
 async def test_nothing_is_left_after_closing(any_server):

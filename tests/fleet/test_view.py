@@ -141,13 +141,28 @@ async def test_a_label_is_part_of_the_name(store, time):
     await process.fleet.close()
 
 
-async def test_the_name_of_a_failure_is_asked_for_once(store, time):
-    asked = []
-    process = Process(store, time, share=lambda failure: not asked.append(failure))
+async def test_whether_a_failure_is_shared_is_asked_of_each(store, time):
+    process = Process(store, time, share=lambda failure: failure.category == "server")
     process.join()
-    for _ in range(5):
-        process.fail()
-    assert len(asked) == 1
+    view, origin = process.view, process.origin("HTTPStatusError")
+    for category in ("invalid_request", "server", "invalid_request"):
+        shared = view.learn(origin, process.service, category=category)
+        assert shared is (category == "server")
+        view.failed(origin, votes=True)
+    await turns()
+    assert [report.failures for report in store.reports] == [1]
+    await process.fleet.close()
+
+
+async def test_what_an_error_says_is_in_no_name(store, time):
+    process = Process(store, time)
+    process.join()
+    origin = process.origin("cannot speak the words of John Smith")
+    process.view.learn(origin, process.service)
+    process.view.failed(origin, votes=True)
+    await turns()
+    assert store.reports[0].key.startswith("Voice: error ")
+    assert "John" not in store.reports[0].key
     await process.fleet.close()
 
 
@@ -165,7 +180,7 @@ async def test_a_bot_remembers_256_origins_the_latest(process, view, store):
 
 
 async def test_what_it_tells_has_the_bots_own_name(process, store):
-    other = process.fleet.join("other", lambda: None, lambda origins: None)
+    other = process.fleet.join("other", lambda: (), lambda origins: None)
     process.fail()
     other._keys.update(process.view._keys)
     other.failed(process.origin(), votes=False)
@@ -181,7 +196,7 @@ async def test_one_who_has_left_tells_nothing(process, view, store):
     origin = process.origin()
     view.leave()
     view.failed(origin, votes=True)
-    view.learn(origin, process.service)
+    view.learn(origin, process.service, exception=OSError())
     view.failed(origin, votes=True)
     await turns()
     assert store.reports == []
@@ -384,9 +399,9 @@ async def test_with_too_long_in_between_it_is_none(process, view, store, time):
 
 
 async def test_another_bot_of_the_process_confirms_it(process, view, store, time):
-    other = process.fleet.join("other", lambda: None, lambda origins: None)
+    other = process.fleet.join("other", lambda: (), lambda origins: None)
     origin = process.origin()
-    other.learn(origin, process.service)
+    other.learn(origin, process.service, exception=OSError())
     view.service_failed(process.service, origin)
     await time.pass_(2)
     other.service_failed(process.service, origin)
@@ -584,7 +599,7 @@ async def test_within_one_process_each_bot_has_a_vote(time, monkeypatch):
     origin = Origin.of(service, "ConnectError", where="here")
     for _ in range(3):
         view = fleet.join("bot", lambda: None, lambda origins: None)
-        view.learn(origin, service)
+        view.learn(origin, service, exception=OSError())
         await turns()
         assert fleet.outages == ()
         view.failed(origin, votes=True)

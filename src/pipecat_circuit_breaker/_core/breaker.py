@@ -475,8 +475,7 @@ class Breaker:
             if not opened and (wait := self.shared.knows(own.origin)) is not None:
                 own.by_fleet = True
                 opened = self._apply(own, own.circuit.trip(wait), Trigger.FLEET, link)
-            if opened:
-                self.shared.failed(own.origin, votes=not own.by_fleet)
+            self.shared.failed(own.origin, votes=opened and not own.by_fleet)
         if opened:
             return ErrorVerdict(True, self._journal.opening_remark(own))
         if link.failures >= self._max_errors and link.first is not None:
@@ -1062,6 +1061,8 @@ class Breaker:
             return
         if circuit.is_isolated or self._journal.has_given_up(guarded):
             return
+        if guarded.by_fleet and circuit.openings_in_a_row == 1:
+            return  # it has failed once here, which is no reason to end a call
         if self._gives_up(circuit.openings_in_a_row, self._journal.secs_open(guarded)):
             self._journal.gave_up(guarded)
 

@@ -61,6 +61,11 @@ class Services:
         self.answers: str | None = None
 
     @property
+    def processors(self) -> tuple[Processor, ...]:
+        """The services, in their order."""
+        return self._services
+
+    @property
     def switcher(self) -> str:
         """The switcher's name."""
         return self._switcher.name

@@ -27,11 +27,11 @@ class SharedKnowledge(Protocol):
         ...
 
     def failed(self, origin: Origin, *, votes: bool) -> None:
-        """Tell the fleet of a failure of a circuit that is open.
+        """Tell the fleet of a failure.
 
         Args:
             origin: What has failed.
-            votes: Whether the bot's own evidence has opened the circuit.
+            votes: Whether the bot's own evidence has opened its circuit.
         """
         ...
 

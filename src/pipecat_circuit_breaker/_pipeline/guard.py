@@ -36,15 +36,7 @@ from pipecat_circuit_breaker._core.news import News, log_fields, log_level, log_
 from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin, Processor
 from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._core.text import one_line
-from pipecat_circuit_breaker._pipeline import (
-    errors,
-    identify,
-    observers,
-    outputs,
-    releases,
-    results,
-    worker,
-)
+from pipecat_circuit_breaker._pipeline import errors, identify, observers, outputs, releases, worker
 from pipecat_circuit_breaker._pipeline.call import Tags, call_of
 from pipecat_circuit_breaker._pipeline.doors import Door
 from pipecat_circuit_breaker._pipeline.log import ear
@@ -118,8 +110,6 @@ class Guard:
         #: What this bot and its fleet know of each other; None without one.
         self.fleet: View | None = None
         self._telling: set[asyncio.Task[None]] = set()
-        # The services whose answers are heard, by their id.
-        self._heard_services: dict[int, Undo] = {}
         self._undo: list[Undo] = []
         self._undo_alert: list[Undo] = []
         self._attach(worker.pipeline)
@@ -174,8 +164,6 @@ class Guard:
         self._stand_down()
         if self.fleet is not None:
             self.fleet.leave()
-        for leave in self._heard_services.values():
-            leave()
         while self._undo:
             self._undo.pop()()
         if getattr(self.worker, _GUARD, None) is self:
@@ -196,30 +184,18 @@ class Guard:
             return
         try:
             name = one_line(self.worker.name, 64)
-            self.fleet = fleet.join(name, self._changed_in_fleet, self._over_in_fleet)
+            self.fleet = fleet.join(name, self._may_be_listened_to, self._over_in_fleet)
             self._breaker.shared = self.fleet
-            self._changed_in_fleet()
         except Exception as e:
             self._report("joining the fleet", e)
 
-    def _changed_in_fleet(self) -> None:
-        """Hear the answers of those services that are out, as the others wait for one."""
-        fleet, heard = self.fleet, self._heard_services
-        if fleet is None or self._has_left:
-            return
+    def _may_be_listened_to(self) -> Iterator[FrameProcessor]:
+        """Processors that answer for themselves: a failover tells what its services do."""
+        acting = self._breaker.failovers if self.mode is Mode.GUARD else ()
+        apart = {service.id for services in acting for service in services.processors}
         for processor, _ in _processors(self.worker.pipeline, hears_errors=False):
-            if fleet.is_out(processor):
-                if processor.id not in heard:
-                    heard[processor.id] = results.stand_at(processor, self._note_result)
-            elif (leave := heard.pop(processor.id, None)) is not None:
-                leave()
-
-    def _note_result(self, service: FrameProcessor, frame: Frame) -> None:
-        try:
-            if self.fleet is not None and self.fleet.is_result(service, frame):
-                self.fleet.service_worked(service)
-        except Exception as e:
-            self._report("noting that a service works", e)
+            if processor.id not in apart:
+                yield processor
 
     def _over_in_fleet(self, origins: frozenset[Origin]) -> None:
         """Close what is over for all; in the fleet's task, which waits for no bot."""

@@ -32,9 +32,16 @@ NARROWEST = 80
 #: Quick to play, and both are faults that pipecat's own failover leaves alone.
 DEFAULT_FAULTS = ("http-500", "one-in-five")
 
-#: What is an option of the chains alone, and of the failover alone.
-OF_CHAINS = ("chains", "position", "mode_name", "seconds")
-OF_FAILOVER = ("faults", "turns", "speed")
+#: For how long a chain runs, and a provider of all bots is dead.
+CHAIN_SECS = 3.0
+DEAD_SECS = 8.0
+
+#: What is an option of the chains, of the failover and of the fleet.
+OPTIONS = {
+    "the chains": ("chains", "position", "mode_name", "seconds"),
+    "--failover": ("faults", "turns", "speed"),
+    "--fleet": ("processes", "bots", "seconds"),
+}
 WIDEST_TREE = 100
 
 
@@ -65,9 +72,8 @@ WIDEST_TREE = 100
 @click.option(
     "--seconds",
     type=click.FloatRange(0.5, 60.0),
-    default=3.0,
-    show_default=True,
-    help="How long each chain runs before the pipeline is ended.",
+    help=f"How long each chain runs before the pipeline is ended [default: {CHAIN_SECS:g}], or with"
+    f" --fleet, how long the provider is dead [default: {DEAD_SECS:g}].",
 )
 @click.option(
     "--failover",
@@ -98,6 +104,26 @@ WIDEST_TREE = 100
     show_default=True,
     help="How many times faster than in a call the time goes.",
 )
+@click.option(
+    "--fleet",
+    is_flag=True,
+    help="Let the provider of many bots in several processes die and come back, instead of the"
+    " chains: each bot alone, and then with a fleet.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(3, 32),
+    default=6,
+    show_default=True,
+    help="How many processes of bots.",
+)
+@click.option(
+    "--bots",
+    type=click.IntRange(1, 20),
+    default=5,
+    show_default=True,
+    help="How many bots in each process; every second one has failover.",
+)
 @click.option("--json", "output", flag_value="json", help="Print JSON instead of a table.")
 @click.option(
     "--markdown", "output", flag_value="markdown", help="Print the table as Markdown and no more."
@@ -108,20 +134,24 @@ def demo(
     chains: Sequence[str],
     position: Position,
     mode_name: str,
-    seconds: float,
+    seconds: float | None,
     failover: bool,
     faults: Sequence[str],
     turns: int,
     speed: float,
+    fleet: bool,
+    processes: int,
+    bots: int,
     output: str | None,
 ) -> None:
     """Run error chains that really happen, without and with the breaker.
 
     Each runs in a process of its own, with limits on its time and its memory. With --failover:
-    calls in which the first of two providers fails.
+    calls in which the first of two providers fails. With --fleet: bots in several processes whose
+    provider dies and comes back.
     """
-    _refuse_mixture(context, failover)
-    if math.isnan(seconds):
+    _refuse_mixture(context, failover=failover, fleet=fleet)
+    if seconds is not None and math.isnan(seconds):
         # It is not outside of any range, so the range lets it pass.
         raise click.BadParameter("nan is not a number of seconds.", param_hint="'--seconds'")
     # What a program is to read has the standard output for itself.
@@ -132,6 +162,10 @@ def demo(
     if failover:
         _failover(console, faults, turns, speed, output)
         return
+    if fleet:
+        _fleet(console, processes, bots, seconds or DEAD_SECS, output)
+        return
+    seconds = seconds or CHAIN_SECS
     # A chain that is named twice is still one chain.
     names = list(dict.fromkeys(chains)) or [*CHAINS]
     mode = Mode(mode_name)
@@ -144,18 +178,23 @@ def demo(
         show_report(console, report)
 
 
-def _refuse_mixture(context: click.Context, failover: bool) -> None:
+def _refuse_mixture(context: click.Context, *, failover: bool, fleet: bool) -> None:
     """Refuse options that would change nothing."""
-    others = OF_CHAINS if failover else OF_FAILOVER
-    given = [
-        parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name in others
-        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
-    ]
-    if given:
-        reason = "only for the chains, not with --failover" if failover else "only with --failover"
-        raise click.UsageError(f"{', '.join(given)}: {reason}.")
+    if failover and fleet:
+        raise click.UsageError("--failover, --fleet: one at a time.")
+    chosen = "--failover" if failover else "--fleet" if fleet else "the chains"
+    for others, names in OPTIONS.items():
+        given = [
+            parameter.opts[0]
+            for parameter in context.command.params
+            if parameter.name in names
+            and parameter.name not in OPTIONS[chosen]
+            and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+        ]
+        if given:
+            only = f"only for {others}, not with {chosen}"
+            reason = f"only with {others}" if chosen == "the chains" else only
+            raise click.UsageError(f"{', '.join(given)}: {reason}.")
 
 
 def _failover(
@@ -166,6 +205,19 @@ def _failover(
 
     names = [*FAULTS] if "all" in faults else list(dict.fromkeys(faults)) or [*DEFAULT_FAULTS]
     report = asyncio.run(run.compare(console, names, turns=turns, speed=speed))
+    if not _print(report, output):
+        run.show_report(console, report)
+
+
+def _fleet(console: Console, processes: int, bots: int, seconds: float, output: str | None) -> None:
+    # As above.
+    from pipecat_circuit_breaker.demo.fleet import run
+    from pipecat_circuit_breaker.demo.fleet.server import FleetDemoError
+
+    try:
+        report = asyncio.run(run.compare(console, processes=processes, bots=bots, seconds=seconds))
+    except FleetDemoError as error:
+        raise click.ClickException(str(error)) from error
     if not _print(report, output):
         run.show_report(console, report)
 

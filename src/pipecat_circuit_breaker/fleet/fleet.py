@@ -9,7 +9,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from itertools import count
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from pipecat_circuit_breaker.fleet.record import FleetMode, Outage
 from pipecat_circuit_breaker.fleet.sharing import service_name
 from pipecat_circuit_breaker.fleet.snapshot import Change, Snapshot
 from pipecat_circuit_breaker.fleet.store import Store
-from pipecat_circuit_breaker.fleet.view import SecondLooks, View
+from pipecat_circuit_breaker.fleet.view import LOOKS_WITHIN, SecondLooks, View
 
 _SCHEMES = ("redis", "rediss", "unix")
 
@@ -164,7 +164,7 @@ class Fleet(BaseObject):
             clock=clock,
             on_error=lambda e: logger.error(f"{self}: drawing a wait failed: {e}"),
         )
-        self._looks = SecondLooks(self._params.vote_secs, clock)
+        self._looks = SecondLooks(LOOKS_WITHIN * self._params.vote_secs, clock)
         self._views: set[View] = set()
         self._is_kept = False
         self._was_connected = False
@@ -276,14 +276,15 @@ class Fleet(BaseObject):
     def join(
         self,
         bot: str,
-        on_changed: Callable[[], None],
+        services: Callable[[], Iterable[FrameProcessor]],
         on_closed: Callable[[frozenset[Origin]], None],
     ) -> View:
         """Let a bot take part; its breaker does.
 
         Args:
             bot: The bot's name.
-            on_changed: Called when an outage has begun or is over.
+            services: Asked which processors of its pipeline may be listened to, to
+                hear whether they answer.
             on_closed: Called with the origins that it has asked about when their
                 outage is over.
 
@@ -302,7 +303,7 @@ class Fleet(BaseObject):
             name=name,
             # Within one process a bot has a vote: three processes never come together.
             instance=instance if self._is_shared else one_line(f"{bot} {name}", 64),
-            on_changed=on_changed,
+            services=services,
             on_closed=on_closed,
             on_left=self._leave,
             clock=self._clock,
@@ -361,7 +362,7 @@ class Fleet(BaseObject):
         level = "DEBUG" if self._was_connected else "INFO"
         self._was_connected = True
         logger.log(level, f"{self}: connected to fleet {self._params.name!r}")
-        # What was read before that could not be used yet.
+        # What was heard until now could not be used.
         for view in [*self._views]:
             view.changed()
         await self._call_event_handler("on_fleet_connected")

@@ -27,9 +27,13 @@ _T = TypeVar("_T")
 #: Seconds that one request to the store may take.
 REQUEST_SECS = 1.5
 
-#: Seconds between two looks at the store, while something fails and while nothing does.
+#: Seconds between two looks at the store while something fails.
 POLL_SECS = 3.0
-PING_SECS = 5.0
+
+#: Seconds of silence after which it is looked at while nothing does, and seconds after
+#: which it is looked at in any case.
+PING_SECS = 6.0
+CALM_SECS = 60.0
 
 #: Seconds between two attempts to reach the store: 0.1 s, doubling up to 2 s.
 RETRY = wait_exponential(multiplier=0.1, max=1.5) + wait_random(0.0, 0.5)
@@ -274,6 +278,9 @@ class Link:
             async for record in news:
                 if over.done():
                     return
+                if record is None:
+                    self._snapshot.touch()
+                    continue
                 await self._listener.heard(self._snapshot.apply(record))
                 self.wake()
 
@@ -294,8 +301,11 @@ class Link:
 
     @property
     def _read_due_at(self) -> float:
-        secs = PING_SECS if self._snapshot.is_calm else POLL_SECS
-        return self._read_at + self._jitter * secs
+        if not self._snapshot.is_calm:
+            return self._read_at + self._jitter * POLL_SECS
+        # Any sign of life will do, for a time.
+        silent_since = max(self._read_at, self._snapshot.contact_at)
+        return min(silent_since + self._jitter * PING_SECS, self._read_at + CALM_SECS)
 
     async def _read(self) -> None:
         mark = self._snapshot.mark()
@@ -347,9 +357,7 @@ class Link:
         outage = answer.outage
         if answer.did and outage is not None and outage.generation == evidence.generation:
             until = self._clock() + params.lease_secs
-            self._outbox.settle(
-                Settlement(evidence.key, token, outage.generation, evidence.success, until)
-            )
+            self._outbox.settle(Settlement(evidence.key, token, outage.generation, True, until))
 
     async def _heard(self, answer: Answer) -> None:
         self._snapshot.touch()

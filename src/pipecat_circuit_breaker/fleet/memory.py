@@ -181,7 +181,7 @@ class MemoryStore:
             )
 
     @asynccontextmanager
-    async def news(self) -> AsyncIterator[AsyncIterator[Outage | ModeSet]]:
+    async def news(self) -> AsyncIterator[AsyncIterator[Outage | ModeSet | None]]:
         """Hear of every change from now on, see :meth:`.store.Store.news`."""
         subscriber = _Subscriber()
         with self._lock:

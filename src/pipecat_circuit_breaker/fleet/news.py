@@ -16,7 +16,7 @@ from pipecat_circuit_breaker.fleet.store import StoreUnavailable
 MAX_UNREAD = 256
 
 
-class Unread(AsyncIterator[Outage | ModeSet]):
+class Unread(AsyncIterator[Outage | ModeSet | None]):
     """What was put in and not read yet; iterating waits for more.
 
     Raises:
@@ -28,8 +28,8 @@ class Unread(AsyncIterator[Outage | ModeSet]):
         self._queue: asyncio.Queue[Outage | ModeSet | None] = asyncio.Queue()
         self._lost: str | None = None
 
-    def put(self, news: Outage | ModeSet) -> None:
-        """Add news, in the loop of whoever reads them."""
+    def put(self, news: Outage | ModeSet | None) -> None:
+        """Add news, in the loop of whoever reads them; None is a sign of life."""
         if self._lost is not None:
             return
         if self._queue.qsize() >= MAX_UNREAD:
@@ -41,12 +41,13 @@ class Unread(AsyncIterator[Outage | ModeSet]):
         """Say that there will be no more; what is there can still be read."""
         if self._lost is None:
             self._lost = why
+            # Whoever waits has to wake up.
             self._queue.put_nowait(None)
 
-    async def __anext__(self) -> Outage | ModeSet:
+    async def __anext__(self) -> Outage | ModeSet | None:
         if self._lost is not None and self._queue.empty():
             raise StoreUnavailable(self._lost)
         news = await self._queue.get()
-        if news is None:
+        if self._lost is not None and self._queue.empty():
             raise StoreUnavailable(self._lost)
         return news

@@ -43,13 +43,11 @@ class Evidence:
     Parameters:
         key: The outage.
         generation: Its generation then.
-        success: Whether the request was answered.
         at: When, on the clock of the process.
     """
 
     key: str
     generation: int
-    success: bool
     at: float
 
 
@@ -149,12 +147,11 @@ class Outbox:
             line.bots[bot] = None
         return is_first
 
-    def try_out(self, outage: Outage, *, success: bool) -> bool:
-        """Note what became of a request, if that is what everybody waits for.
+    def try_out(self, outage: Outage) -> bool:
+        """Note a request that was answered, if that is what everybody waits for.
 
         Args:
             outage: The outage that it tells something of.
-            success: Whether the request was answered.
 
         Returns:
             Whether it is to be told now.
@@ -163,7 +160,7 @@ class Outbox:
             return False
         if self._clock() - self._asked_at.get(outage.key, -math.inf) < LEASE_SECS:
             return False
-        self._evidence[outage.key] = Evidence(outage.key, outage.generation, success, self._clock())
+        self._evidence[outage.key] = Evidence(outage.key, outage.generation, self._clock())
         return True
 
     def settle(self, settlement: Settlement) -> None:

@@ -12,6 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pipecat_circuit_breaker._core.text import one_line
 
+#: Rises where a process could not make sense of what another release has written.
+RECORD_VERSION = 1
+
 #: Characters of the name under which an outage is shared.
 KEY_CHARS = 200
 

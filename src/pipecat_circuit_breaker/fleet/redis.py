@@ -10,7 +10,7 @@ The server decides by one script, ``rules.lua``, on its own clock. All keys begi
 with ``{pcb:NAME}:``, share one slot of a cluster, and have a time to live. This is
 all that a user of the server has to be allowed for the fleet ``NAME``::
 
-    ACL SETUSER pcb on >SECRET resetkeys ~{pcb:NAME}:* resetchannels &{pcb:NAME}:news
+    ACL SETUSER pcb on >SECRET resetkeys ~{pcb:NAME}:* resetchannels &{pcb:NAME}:*
         -@all +eval +evalsha +time +hget +hset +hdel +hlen +hkeys +hstrlen
         +lpush +ltrim +lrange +llen +get +set +del +pexpire +pfadd +pfcount
         +publish +subscribe +ping
@@ -39,6 +39,7 @@ from pipecat_circuit_breaker.fleet.record import (
     MAX_INSTANCES,
     MAX_OUTAGES,
     MAX_WAIT_SECS,
+    RECORD_VERSION,
     TOMBSTONE_SECS,
     FleetMode,
     ModeSet,
@@ -49,8 +50,13 @@ from pipecat_circuit_breaker.fleet.store import Answer, Knowledge, Report, Store
 _SCRIPT = files(__package__).joinpath("rules.lua").read_text("utf-8")
 _SHA = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
-# Seconds of silence after which a subscription is asked whether it still lives.
-_PING_SECS = 15.0
+# Seconds of silence after which a subscription is asked whether it still lives. That is all
+# that a process asks while nothing fails, so its other connection may go.
+_PING_SECS = 5.0
+
+# News in a second that a fleet never has: 256 outages, each at most once a second, and
+# their openings, probes and ends.
+_MOST_NEWS = 1_000
 
 # Seconds between two looks at a server that cannot be subscribed to.
 _POLL_SECS = 1.0
@@ -120,7 +126,8 @@ class RedisStore:
         self._idle_secs = idle_secs
         self._clock = clock
         # Records of another version must go elsewhere: each drops what it cannot read.
-        self._prefix = f"{{pcb:{name}}}:"
+        # Releases whose records differ share nothing, and spoil nothing.
+        self._prefix = f"{{pcb:{name}}}:{RECORD_VERSION}:"
         self._turn = asyncio.Lock()
         self._client: Any = None
         self._idle: asyncio.TimerHandle | None = None
@@ -223,7 +230,7 @@ class RedisStore:
         return knowledge
 
     @asynccontextmanager
-    async def news(self) -> AsyncIterator[AsyncIterator[Outage | ModeSet]]:
+    async def news(self) -> AsyncIterator[AsyncIterator[Outage | ModeSet | None]]:
         """Hear of every change from now on, see :meth:`.store.Store.news`.
 
         Where the client cannot subscribe (a cluster's, in redis-py 5), the server
@@ -419,8 +426,15 @@ class _Subscription:
             pubsub = client.pubsub()
             await pubsub.subscribe(self._channel)
             wait = self._timeout_secs
+            second, news = self._now(), 0
             while not self.is_over:
                 message = await pubsub.get_message(timeout=wait)
+                news += 1
+                if self._now() - second >= 1.0:
+                    second, news = self._now(), 0
+                elif news > _MOST_NEWS:
+                    self._lose("more news than a fleet has")
+                    return
                 if message is None:
                     if wait != _PING_SECS:
                         self._lose("no answer in time")
@@ -436,6 +450,8 @@ class _Subscription:
                     self.is_ready.set()
                 elif message["type"] == "message":
                     self._hear(message["data"])
+                else:
+                    self.unread.put(None)
         except Exception as error:
             self._lose(_reason(error))
         finally:

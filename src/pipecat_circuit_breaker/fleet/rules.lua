@@ -28,7 +28,7 @@ local now = math.floor(time[1] * 1000 + time[2] / 1000) / 1000
 local function answer(...) return {'ok', string.format('%.3f', now), ...} end
 
 -- A server that was stopped carries out on waking what nobody waits for any more.
-if step ~= 'read' and (not sent_at or now - sent_at > patience) then
+if not sent_at or now - sent_at > patience then
   return {'late', string.format('%.3f', now)}
 end
 

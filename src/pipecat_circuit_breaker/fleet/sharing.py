@@ -7,15 +7,12 @@
 """Which failures are the fleet's concern, and what they are called there."""
 
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipecat.frames.frames import Frame, LLMTextFrame, TranscriptionFrame, TTSAudioRawFrame
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.ai_service import AIService
-from pipecat.services.llm_service import LLMService
-from pipecat.services.stt_service import STTService
-from pipecat.services.tts_service import TTSService
 
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline import releases
@@ -33,14 +30,6 @@ _OF_A_REQUEST = frozenset({"invalid_request", "application"})
 #: How an exception says that nobody could be reached, where pipecat gives it no category.
 _NOT_REACHED = (OSError, TimeoutError)
 _NOT_REACHED_NAMES = ("ConnectionClosed", "ConnectionError", "ConnectError", "Disconnected")
-
-
-#: Frames that a service pushes which works, and none other does.
-_RESULTS: tuple[tuple[type[AIService], type[Frame]], ...] = (
-    (LLMService, LLMTextFrame),
-    (STTService, TranscriptionFrame),
-    (TTSService, TTSAudioRawFrame),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +78,6 @@ def shares(failure: Failure) -> bool:
     return failure.exception is None or failure.is_unreachable
 
 
-def is_result(processor: FrameProcessor, frame: Frame) -> bool:
-    """Whether a frame is what a service is there for: words, a transcription, sound."""
-    return any(
-        isinstance(frame, result) and isinstance(processor, kind) for kind, result in _RESULTS
-    )
-
-
 def label_of(processor: FrameProcessor) -> str:
     """The host that a service asks; empty where it does not say.
 
@@ -125,13 +107,20 @@ def service_name(processor: FrameProcessor, label: str) -> str:
     return f"{name}[{label}]" if label else name
 
 
-def key_of(service: str, kind: str, where: str) -> str:
+def key_of(service: str, failure: Failure) -> str:
     """The name of a failure that is the same in every process; at most 200 characters.
+
+    Nothing of what an error says is in it: a provider may quote what somebody has said.
 
     Args:
         service: See :func:`service_name`.
-        kind: How it failed.
-        where: Where that was raised.
+        failure: How it failed, and where that was raised.
     """
+    kind = failure.kind
+    if failure.exception is None and failure.category is None and not failure.by_delivery:
+        # Its text with everything variable taken out; the same text gets the same number.
+        kind = f"error {sha1(kind.encode(), usedforsecurity=False).hexdigest()[:8]}"
     what = one_line(kind, _KIND_CHARS)
-    return one_line(f"{service}: {what} in {where}" if where else f"{service}: {what}", KEY_CHARS)
+    if failure.where:
+        return one_line(f"{service}: {what} in {failure.where}", KEY_CHARS)
+    return one_line(f"{service}: {what}", KEY_CHARS)

@@ -94,6 +94,11 @@ class Snapshot:
         return self._contact is not None and self._clock() - self._contact < FRESH_SECS
 
     @property
+    def contact_at(self) -> float:
+        """When the store was heard of last, on the clock of the process."""
+        return -math.inf if self._contact is None else self._contact
+
+    @property
     def now(self) -> float | None:
         """The store's clock, in seconds; None where it was never read."""
         return None if self._ahead is None else self._clock() + self._ahead

@@ -159,10 +159,11 @@ class Store(Protocol):
         """Read all there is, at once. What is over by then is put away."""
         ...
 
-    def news(self) -> AbstractAsyncContextManager[AsyncIterator[Outage | ModeSet]]:
+    def news(self) -> AbstractAsyncContextManager[AsyncIterator[Outage | ModeSet | None]]:
         """Hear of every change from now on, as whole records.
 
-        Entering subscribes; what was before has to be read afterwards. The
+        Entering subscribes; what was before has to be read afterwards. None says
+        that nothing has changed and the connection is well. The
         iterator raises :class:`StoreUnavailable` where the connection is lost.
         """
         ...

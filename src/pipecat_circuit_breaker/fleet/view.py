@@ -9,15 +9,16 @@
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from loguru import logger
-from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker._core.text import one_line
+from pipecat_circuit_breaker._pipeline.patch import Undo
+from pipecat_circuit_breaker.fleet import answers
 from pipecat_circuit_breaker.fleet.link import Link
 from pipecat_circuit_breaker.fleet.outbox import Outbox, Settlement
 from pipecat_circuit_breaker.fleet.params import FleetParams
@@ -27,11 +28,14 @@ from pipecat_circuit_breaker.fleet.record import (
     FleetMode,
     Outage,
 )
-from pipecat_circuit_breaker.fleet.sharing import Failure, is_result, key_of, service_name
+from pipecat_circuit_breaker.fleet.sharing import Failure, key_of, service_name
 from pipecat_circuit_breaker.fleet.snapshot import Snapshot
 
 #: Origins of which a bot knows what the fleet calls them.
 MAX_ORIGINS = 256
+
+#: A failure confirms one before it that is at most so many times as old as a vote may be.
+LOOKS_WITHIN = 6
 
 #: Services of which a process knows when they failed.
 MAX_SERVICES = 256
@@ -83,6 +87,10 @@ class SecondLooks:
             self._failed_at.popitem(last=False)
         return self._clock() - before <= self._within_secs
 
+    def __contains__(self, service: object) -> bool:
+        """Whether a service has failed, and not worked since."""
+        return service in self._failed_at
+
     def work(self, service: str) -> None:
         """Note an answer."""
         self._failed_at.pop(service, None)
@@ -101,7 +109,7 @@ class View:
         *,
         name: str,
         instance: str,
-        on_changed: Callable[[], None],
+        services: Callable[[], Iterable[FrameProcessor]],
         on_closed: Callable[[frozenset[Origin]], None],
         on_left: Callable[["View"], None],
         clock: Callable[[], float] = time.monotonic,
@@ -116,7 +124,7 @@ class View:
             looks: Those of the process.
             name: The bot's, unique in the fleet.
             instance: On whose account its votes go.
-            on_changed: Called when an outage has begun or is over.
+            services: Asked which processors of the pipeline may be listened to.
             on_closed: Called with the origins that it has asked about when their
                 outage is over.
             on_left: Called once when it leaves.
@@ -129,12 +137,16 @@ class View:
         self._looks = looks
         self._name = name
         self._instance = instance
-        self._on_changed = on_changed
+        self._services = services
         self._on_closed = on_closed
         self._names: OrderedDict[int, str | None] = OrderedDict()
+        self._own_looks = SecondLooks(LOOKS_WITHIN * params.vote_secs, clock)
+        # Those that are listened to, by their id.
+        self._heard: dict[int, Undo] = {}
         self._on_left = on_left
         self._clock = clock
         self._keys: OrderedDict[Origin, str | None] = OrderedDict()
+        self._processors: dict[Origin, FrameProcessor] = {}
         self._asked: set[Origin] = set()
         self._faults: set[str] = set()
         self._has_left = False
@@ -143,7 +155,11 @@ class View:
         """Neither ask nor tell any more: the pipeline is over."""
         if not self._has_left:
             self._has_left = True
+            for stop_hearing in self._heard.values():
+                stop_hearing()
+            self._heard.clear()
             self._keys.clear()
+            self._processors.clear()
             self._asked.clear()
             self._on_left(self)
 
@@ -156,42 +172,41 @@ class View:
         exception: BaseException | None = None,
         by_delivery: bool = False,
     ) -> bool:
-        """Note what a failure is called in the fleet, when it is seen first.
+        """Note what a failure is called in the fleet, if it is the fleet's concern.
+
+        Asked of each failure: one exception may be a provider's fault, or a request's.
 
         Args:
             origin: What has failed.
             processor: Which processor that is.
             category: See :class:`~pipecat_circuit_breaker.fleet.Failure`.
             exception: See there.
-            by_delivery: See there. A channel fails in more ways than one, so it is
-                asked of each whether it is shared.
+            by_delivery: See there. A channel is not forgotten on account of a
+                message that is not shared.
 
         Returns:
             Whether the fleet is concerned.
         """
         if self._has_left:
             return False
-        if by_delivery or origin not in self._keys:
-            failure = Failure(
-                processor,
-                kind=origin.kind,
-                where=origin.where,
-                category=category,
-                exception=exception,
-                by_delivery=by_delivery,
-            )
-            key = self._key(failure)
-            if by_delivery and key is None:
-                return False
-            self._keys[origin] = key
-            if len(self._keys) > MAX_ORIGINS:
-                oldest, _ = self._keys.popitem(last=False)
-                self._asked.discard(oldest)
-        return self._keys[origin] is not None
-
-    def is_result(self, processor: FrameProcessor, frame: Frame) -> bool:
-        """Whether a frame shows that a service works, see :func:`sharing.is_result`."""
-        return is_result(processor, frame)
+        failure = Failure(
+            processor,
+            kind=origin.kind,
+            where=origin.where,
+            category=category,
+            exception=exception,
+            by_delivery=by_delivery,
+        )
+        key = self._key(failure)
+        if by_delivery and key is None:
+            return False
+        self._keys[origin] = key
+        self._processors[origin] = processor
+        if len(self._keys) > MAX_ORIGINS:
+            oldest, _ = self._keys.popitem(last=False)
+            self._asked.discard(oldest)
+            self._processors.pop(oldest, None)
+        return key is not None
 
     def knows(self, origin: Origin) -> float | None:
         """Whether an outage of the fleet goes on that a failure belongs to.
@@ -212,20 +227,32 @@ class View:
         return min(MAX_COOLDOWN_SECS, max(MIN_WAIT_SECS, outage.probe_at - now))
 
     def failed(self, origin: Origin, *, votes: bool) -> None:
-        """Tell the fleet of a failure of a circuit that is open.
+        """Tell the fleet of a failure, where it is more than one that may happen to anybody.
+
+        That is so where the bot's own evidence has opened its circuit, where the
+        fleet knows of the outage, and where a service has failed again with no
+        answer in between: people speak so slowly that five failures in ten seconds
+        never come.
 
         Args:
             origin: What has failed.
             votes: Whether the bot's own evidence has opened the circuit.
         """
-        if (key := self._keys.get(origin)) is not None:
-            self._asked.add(origin)
+        if (key := self._keys.get(origin)) is None:
+            return
+        self._asked.add(origin)
+        processor = self._processors.get(origin)
+        if processor is not None and answers.are_heard(processor):
+            if (name := self._service(processor)) is not None:
+                votes = self._own_looks.fail(name) or votes
+                self.changed()
+        if votes or self._snapshot.open_at(key) is not None:
             self._tell(key, votes=votes)
 
     def worked(self, origin: Origin) -> None:
         """Tell the fleet that a channel works again."""
         if (key := self._keys.get(origin)) is not None:
-            self._try_out(key, success=True)
+            self._try_out(key)
 
     @property
     def is_connected(self) -> bool:
@@ -296,7 +323,7 @@ class View:
         if (name := self._service(service)) is not None:
             self._looks.work(name)
             for outage in self._snapshot.open_of(name):
-                self._try_out(outage.key, success=True)
+                self._try_out(outage.key)
 
     def came_back(self, service: FrameProcessor, secs: float) -> bool:
         """Whether another bot has seen within so many seconds that a service works again."""
@@ -312,13 +339,27 @@ class View:
         return now - max(ends, default=-math.inf) < secs
 
     def changed(self) -> None:
-        """Have a look at what is out now: an outage of the fleet has begun, or is over."""
+        """Listen to those services of which the fleet has to know whether they answer."""
         if self._has_left:
             return
         try:
-            self._on_changed()
+            for service in self._services():
+                is_wanted = self.is_out(service) or self._service(service) in self._own_looks
+                if is_wanted and service.id not in self._heard and answers.are_heard(service):
+                    self._heard[service.id] = answers.stand_at(service, self._note_answer)
+                elif not is_wanted and (stop := self._heard.pop(service.id, None)) is not None:
+                    stop()
         except Exception as e:
-            self._report_fault("taking in what the fleet knows", e)
+            self._report_fault("listening to services", e)
+
+    def _note_answer(self, service: FrameProcessor) -> None:
+        try:
+            if (name := self._service(service)) is not None:
+                self._own_looks.work(name)
+            self.service_worked(service)
+            self.changed()
+        except Exception as e:
+            self._report_fault("noting an answer", e)
 
     def closed(self, key: str) -> None:
         """Have circuits closed that were opened since an outage of the fleet was known."""
@@ -349,13 +390,17 @@ class View:
             return
         if self._outbox.fail(key, self._instance, self._name, votes=votes):
             self._link.wake()
-        self._try_out(key, success=False)
 
-    def _try_out(self, key: str, *, success: bool) -> None:
+    def _try_out(self, key: str) -> None:
+        """End an outage by what has worked, if its wait is over.
+
+        What fails does not prolong it: where one machine is sick, and the others are
+        well again, it would always be the first.
+        """
         outage = self._snapshot.open_at(key)
         if outage is None or not self._link.is_connected or self._mode == "disabled":
             return
-        if self._outbox.try_out(outage, success=success):
+        if self._outbox.try_out(outage):
             self._link.wake()
 
     def _key(self, failure: Failure) -> str | None:
@@ -366,7 +411,7 @@ class View:
             self._report_fault("`share`", e)
             return None
         service = self._service(failure.processor)
-        return None if service is None else key_of(service, failure.kind, failure.where)
+        return None if service is None else key_of(service, failure)
 
     def _service(self, processor: FrameProcessor) -> str | None:
         """What the outages of a service begin with; asked once for each."""

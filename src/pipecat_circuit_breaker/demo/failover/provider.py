@@ -77,6 +77,13 @@ class Provider:
             return web.json_response({"error": {"message": f"status {status}"}}, status=status)
         await asyncio.sleep(FIRST_WORD_SECS / self._speed)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        try:
+            await self._speak(request, response, turn)
+        except ConnectionResetError:
+            pass  # whoever has asked has hung up
+        return response
+
+    async def _speak(self, request: web.Request, response: web.StreamResponse, turn: int) -> None:
         await response.prepare(request)
         words = self.answer_to(turn).split()
         for n, word in enumerate(words[:-5] if self._fault.breaks else words):
@@ -86,9 +93,8 @@ class Provider:
             await asyncio.sleep(0.005)  # what was sent is on its way
             if request.transport is not None:
                 request.transport.abort()
-            return response
+            return
         await response.write(_event(None) + b"data: [DONE]\n\n")
-        return response
 
 
 def _event(piece: str | None) -> bytes:
