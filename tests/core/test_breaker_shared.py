@@ -135,6 +135,18 @@ def test__fleet_no_longer_known__cooldown_over__the_bot_probes_by_itself(bench, 
     assert verdict.passes and verdict.remark.startswith("circuit probed")
 
 
+def test__fleet_no_longer_known__own_probe_fails__own_evidence_votes(bench, fleet):
+    fleet.out[E] = COOLDOWN
+    bench.error()
+    bench.clock.advance(COOLDOWN)
+    bench.errors(2)
+    assert fleet.told == [(E, False)] * 3, "as long as the fleet knows, it is no evidence"
+    del fleet.out[E]
+    bench.clock.advance(2 * COOLDOWN)
+    bench.errors(3)
+    assert [votes for _, votes in fleet.told] == [False] * 5 + [True]
+
+
 def test__over_in_the_fleet__closes_at_once(bench, fleet):
     fleet.out[E] = WAIT
     bench.error()

@@ -297,6 +297,24 @@ async def test__outage_is_over__nothing_is_left_on_the_services():
         assert not any("push_frame" in vars(model) for model in models)
 
 
+async def test__call_that_begins_in_an_outage__its_answer_ends_it_for_all():
+    store, provider = MemoryStore(clock=now), Provider()
+    made = [Pod(f"pod-{i}", store, provider) for i in range(3)]
+    async with pods(*made):
+        for pod in made:
+            await pod.bots[0].ask(MAX_ERRORS)
+        await passed(3.0)
+        provider.is_out = False
+        new = Pod("new", store, provider)
+        async with pods(new):
+            await passed(0.5)
+            assert len(new.fleet.outages) == 1
+            await new.bots[0].ask()
+            await passed(0.5)
+            assert new.told[-1] == ("closed", True)
+            assert all(pod.fleet.outages == () for pod in made)
+
+
 async def test__provider_is_still_out__no_error_of_any_bot_goes_on_until_it_is_back():
     provider, made = fleet_of(4)
     async with pods(*made):

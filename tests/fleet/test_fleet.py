@@ -115,6 +115,17 @@ async def test_what_others_find_out_is_known_without_asking(start, store):
     assert len(store.log) == asked
 
 
+async def test_a_bot_has_a_look_at_what_was_read_before_it_could_be_used(start, store, time):
+    store.put(outage())
+    process = await start(joins=False)
+    seen = []
+    view = process.fleet.join(
+        "b", lambda: seen.append(view.is_out(process.service)), lambda o: None
+    )
+    await time.pass_(0)
+    assert seen[-1]
+
+
 async def test_an_outage_takes_two_pods_and_one_of_them_is_first(start):
     one, two, three = [await start(f"pod-{n}") for n in range(3)]
     one.fail()
@@ -410,6 +421,21 @@ async def test_news_that_end_are_a_connection_that_is_lost(start, store, time):
     assert process.told == ["connected", "alone"]
     await time.pass_(2)
     assert process.fleet.is_connected and len(store.listeners) == 1
+
+
+async def test_a_connection_that_is_lost_while_the_store_hangs_leaves_no_exception(
+    start, store, time
+):
+    process = await start()
+    unseen = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, what: unseen.append(what))
+    store.faults["read"] = "hang"
+    await time.pass_(6)
+    store.drop_connections()
+    await time.pass_(2)
+    assert process.told == ["connected", "alone"]
+    gc.collect()
+    assert unseen == []
 
 
 async def test_it_is_not_said_again_at_each_call(start, store, time, log):

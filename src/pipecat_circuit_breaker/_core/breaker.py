@@ -439,6 +439,9 @@ class Breaker:
             if circuit.state is CircuitState.HALF_OPEN and not _is_older(link, guarded):
                 # The probe was let through, and it has failed again.
                 self._apply(guarded, circuit.settle(circuit.generation, success=False))
+                if self.shared is not None and self.shared.knows(guarded.origin) is None:
+                    # What the fleet has forgotten the bot has now found out by itself.
+                    guarded.by_fleet = False
 
     def _probe(self, guarded: Guarded, link: Link) -> None:
         _, transitions = guarded.circuit.ask(quiet_closes=not guarded.is_channel)

@@ -417,6 +417,7 @@ class Link:
 
     def _abandon(self, task: asyncio.Task[Any]) -> None:
         if task.done():
+            self._forget(task)
             return
         task.cancel()
         self._stuck.add(task)
