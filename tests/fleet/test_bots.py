@@ -218,24 +218,6 @@ async def test__provider_is_back__one_result_closes_for_all():
         assert len(closed) == 5 and closed.count(("closed", True)) == 1
 
 
-async def test__call_that_begins_in_an_outage__its_answer_ends_it_for_all():
-    store, provider = MemoryStore(clock=now), Provider()
-    made = [Pod(f"pod-{i}", store, provider) for i in range(3)]
-    async with pods(*made):
-        for pod in made:
-            await pod.bots[0].ask(MAX_ERRORS)
-        await passed(3.0)
-        provider.is_out = False
-        new = Pod("new", store, provider)
-        async with pods(new):
-            await passed(0.5)
-            assert len(new.fleet.outages) == 1
-            await new.bots[0].ask()
-            await passed(0.5)
-            assert new.told[-1] == ("closed", True)
-            assert all(pod.fleet.outages == () for pod in made)
-
-
 async def test__provider_breaks_off_its_answers__that_is_no_end():
     provider, made = fleet_of(4)
     async with pods(*made):
@@ -313,6 +295,24 @@ async def test__outage_is_over__nothing_is_left_on_the_services():
             await pod.bots[0].ask()
         await passed(0.5)
         assert not any("push_frame" in vars(model) for model in models)
+
+
+async def test__call_that_begins_in_an_outage__its_answer_ends_it_for_all():
+    store, provider = MemoryStore(clock=now), Provider()
+    made = [Pod(f"pod-{i}", store, provider) for i in range(3)]
+    async with pods(*made):
+        for pod in made:
+            await pod.bots[0].ask(MAX_ERRORS)
+        await passed(3.0)
+        provider.is_out = False
+        new = Pod("new", store, provider)
+        async with pods(new):
+            await passed(0.5)
+            assert len(new.fleet.outages) == 1
+            await new.bots[0].ask()
+            await passed(0.5)
+            assert new.told[-1] == ("closed", True)
+            assert all(pod.fleet.outages == () for pod in made)
 
 
 async def test__provider_is_still_out__no_error_of_any_bot_goes_on_until_it_is_back():
