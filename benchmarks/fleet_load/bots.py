@@ -25,7 +25,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from loguru import logger
-from pipecat.services.ai_service import AIService
+from pipecat.services.llm_service import LLMService
+from pipecat.services.settings import LLMSettings
 
 from pipecat_circuit_breaker import CircuitBreakerParams
 from pipecat_circuit_breaker._core import backoff
@@ -120,8 +121,11 @@ class Told:
                 setattr(self, name, getattr(self, name) + value)
 
 
-class _Service(AIService):
+class _Service(LLMService):
     """The service that all bots use."""
+
+    def __init__(self) -> None:
+        super().__init__(settings=LLMSettings(model="any"))
 
 
 class _Store(RedisStore):
@@ -221,11 +225,12 @@ class _Process:
         first, end = (plan.bots * n // plan.processes for n in (number, number + 1))
         self.bots = [_Bot(self, f"bot-{n}") for n in range(first, end)]
 
-    def look(self) -> None:
-        """Note when it is told that the outage has begun."""
+    def look(self) -> tuple[()]:
+        """Note when it is told that the outage has begun; there is no pipeline to listen to."""
         if self.known_at is None and self.fleet.outages:
             self.known_at = time.time()
             self.opened_at = self.fleet.outages[0].opened_at
+        return ()
 
     def note_closed(self) -> None:
         """Note when a bot's circuit was closed last."""

@@ -12,7 +12,13 @@ import time
 from contextlib import AsyncExitStack
 
 from loguru import logger
-from pipecat.frames.frames import InputAudioRawFrame, LLMContextFrame, LLMTextFrame
+from pipecat.frames.frames import (
+    InputAudioRawFrame,
+    LLMContextFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+)
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.llm_service import LLMService
@@ -46,7 +52,12 @@ class Model(LLMService):
         elif self.is_out:
             await self.push_error("no provider", exception=ConnectionError("no provider"))
         else:
-            await self.push_frame(LLMTextFrame("Yes."))
+            for part in (
+                LLMFullResponseStartFrame(),
+                LLMTextFrame("Yes."),
+                LLMFullResponseEndFrame(),
+            ):
+                await self.push_frame(part)
 
 
 class Ear(FrameProcessor):
@@ -151,7 +162,7 @@ class Pod:
 
     async def hold(self):
         """Take the lease, and never say what has come of it."""
-        view = self.fleet.join("prober", lambda: None, lambda origins: None)
+        view = self.fleet.join("prober", lambda: (), lambda origins: None)
         while await view.probe(self.models[0]) is None:
             await asyncio.sleep(0.02)
 

@@ -11,6 +11,7 @@ import pytest
 import servers
 
 from pipecat_circuit_breaker.fleet import Outage
+from pipecat_circuit_breaker.fleet.record import RECORD_VERSION
 
 PROCESSES, BOTS = 6, 5
 
@@ -24,7 +25,7 @@ FAULT_SECS = 1.5
 #: less than the second for which a request waits for a server.
 LATE_SECS = 0.7
 
-RECORDS = "{pcb:test}:outages"
+RECORDS = f"{{pcb:test}}:{RECORD_VERSION}:outages"
 
 
 @pytest.fixture(scope="module")
