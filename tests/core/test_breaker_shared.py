@@ -34,7 +34,6 @@ class Fleet:
     out: dict[Origin, float] = field(default_factory=dict)
     asked: list[Origin] = field(default_factory=list)
     told: list[tuple[Origin, bool]] = field(default_factory=list)
-    works: list[Origin] = field(default_factory=list)
 
     def knows(self, origin):
         self.asked.append(origin)
@@ -42,9 +41,6 @@ class Fleet:
 
     def failed(self, origin, *, votes):
         self.told.append((origin, votes))
-
-    def worked(self, origin):
-        self.works.append(origin)
 
 
 @pytest.fixture
@@ -213,7 +209,6 @@ def test__channel_known_to_be_down__first_failure__opens_with_its_own_short_cool
     bench.clock.advance(CHANNEL_COOLDOWN)
     assert send(bench, ok=True) is True, "its own probe, whatever the fleet says"
     assert bench.channel_state() is CLOSED
-    assert fleet.works == [DOWN]
 
 
 def test__channel_known_to_be_down__message_that_is_no_concern_of_the_fleet__fails_alone(
@@ -223,6 +218,13 @@ def test__channel_known_to_be_down__message_that_is_no_concern_of_the_fleet__fai
     assert send(bench, ok=False, shared=False) is False
     assert send(bench, ok=True) is True
     assert fleet.told == []
+
+
+def test__channel_known_to_be_down__it_has_delivered_before__is_no_reason_to_open(bench, fleet):
+    fleet.out[DOWN] = WAIT
+    send(bench, ok=True)
+    assert send(bench, ok=False) is False
+    assert send(bench, ok=True) is True
 
 
 def test__channel_known_to_be_down__message_of_another_kind__is_still_tried(bench, fleet):
@@ -253,9 +255,6 @@ class Hostile:
         return self.data.draw(st.none() | st.floats(1.0, 60.0))
 
     def failed(self, origin, *, votes):
-        pass
-
-    def worked(self, origin):
         pass
 
 

@@ -332,6 +332,83 @@ async def test__provider_is_still_out__no_error_of_any_bot_goes_on_until_it_is_b
         assert outage.instance_count == 4
 
 
+#
+# Channels
+#
+
+
+class Line(Output):
+    """An output whose signalling is down, or stumbles."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_down = self.stumbles = False
+
+    async def send_message(self, frame):
+        if self.is_down or self.stumbles:
+            self.stumbles = False
+            raise ConnectionError("signalling is dead")
+        self.sent.append(frame.message)
+
+
+def lines(n):
+    store, provider = MemoryStore(clock=now), Provider()
+    provider.is_out = False
+    share = {"share": lambda failure: failure.by_delivery}
+    made = [Pod(f"pod-{i}", store, provider, parts=(Line(),), **share) for i in range(n)]
+    return made, [pod.bots[0].line[-1] for pod in made]
+
+
+async def say(pod, number=1):
+    for n in range(number):
+        message = OutputTransportMessageUrgentFrame(message={"type": "app", "n": n})
+        await pod.bots[0].worker.queue_frame(message)
+        await settle()
+
+
+async def test__signalling_is_down_on_three_pods__a_new_call_stops_at_its_first_failure():
+    made, outputs = lines(4)
+    for output in outputs:
+        output.is_down = True
+    async with pods(*made):
+        for pod in made[:3]:
+            await say(pod, MAX_ERRORS)
+        await passed(0.05)
+        await say(made[3], 2)
+        triggers = {i.trigger for i in made[3].bots[0].incidents if i.is_channel}
+        assert triggers == {Trigger.FLEET}
+
+
+async def test__signalling_is_back__what_is_delivered_ends_the_outage():
+    made, outputs = lines(4)
+    for output in outputs[:3]:
+        output.is_down = True
+    async with pods(*made):
+        for pod in made[:3]:
+            await say(pod, MAX_ERRORS)
+        await passed(8.0)
+        assert len(made[3].fleet.outages) == 1
+        await say(made[3])  # one whose channel has never failed
+        await passed(0.5)
+        assert all(pod.fleet.outages == () for pod in made)
+
+
+async def test__outage_of_channels__one_that_delivers_and_stumbles__loses_what_fails_alone():
+    made, outputs = lines(4)
+    for output in outputs[:3]:
+        output.is_down = True
+    async with pods(*made):
+        await say(made[3])
+        for pod in made[:3]:
+            await say(pod, MAX_ERRORS)
+        await passed(0.05)
+        assert len(made[3].fleet.outages) == 1
+        outputs[3].stumbles = True
+        await say(made[3])
+        await say(made[3], 5)
+        assert [m["n"] for m in outputs[3].sent if "n" in m] == [0, 0, 1, 2, 3, 4]
+
+
 async def test__application_processor_of_its_own__is_nobody_elses_concern():
     store, provider = MemoryStore(clock=now), Provider()
     made = [

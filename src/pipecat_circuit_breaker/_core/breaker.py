@@ -744,8 +744,6 @@ class Breaker:
         if channel.guarded is not None:
             delivery.counted = channel.guarded.circuit.succeed()
             delivery.closed = self._recovered(channel.guarded)
-            if delivery.closed and self.shared is not None:
-                self.shared.worked(channel.guarded.origin)
         channel.delivered()
         if channel.destination is not None:
             delivery.whole_counted = output.whole_failures.clear()
@@ -823,10 +821,11 @@ class Breaker:
             transitions = circuit.trip()
         else:
             transitions = circuit.fail()
-            shared = self.shared if delivery.is_shared and circuit.is_closed else None
-            if shared is not None and shared.knows(guarded.origin) is not None:
-                # With its own cooldown, and its own probes: what becomes of other bots'
-                # messages says little about a channel that may work again.
+            asks = delivery.is_shared and circuit.is_closed and not channel.has_delivered
+            if asks and self.shared is not None and self.shared.knows(guarded.origin) is not None:
+                # Not where anything has got through before: such a channel may only stumble.
+                # And with its own cooldown, and its own probes: what becomes of other bots'
+                # messages says little about it.
                 guarded.by_fleet, trigger = True, Trigger.FLEET
                 transitions += circuit.trip()
         self._apply(guarded, transitions, trigger, delivery.link)

@@ -34,7 +34,3 @@ class SharedKnowledge(Protocol):
             votes: Whether the bot's own evidence has opened its circuit.
         """
         ...
-
-    def worked(self, origin: Origin) -> None:
-        """Tell the fleet that a channel works again, by what it has delivered."""
-        ...

@@ -790,6 +790,14 @@ class Guard:
         delivery.link.undelivered_by |= {output.id}
         self._be_alert()
 
+    def delivered(self, output: BaseOutputTransport, delivery: Delivery) -> None:
+        """Let the fleet know that an output delivers; not what only a participant gets."""
+        try:
+            if self.fleet is not None and delivery.channel.destination is None:
+                self.fleet.service_worked(output)
+        except Exception as e:
+            self._report("telling the fleet", e)
+
     def _destination(self, frame: Frame) -> str | None:
         try:
             whom = self._params.destination(frame)

@@ -33,6 +33,15 @@ class HeldBackError(ConnectionError):
 class Keeper(Protocol):
     """Who is asked whether a message may be sent."""
 
+    @property
+    def fleet(self) -> object | None:
+        """Who else wants to know what is delivered; None where nobody does."""
+        ...
+
+    def delivered(self, output: BaseOutputTransport, delivery: Delivery) -> None:
+        """Note that a message was sent."""
+        ...
+
     def may_send(
         self, output: BaseOutputTransport, frame: Any
     ) -> "Delivery | HeldBackError | bool":
@@ -91,6 +100,8 @@ def stand_at(output: BaseOutputTransport, keeper: Keeper) -> Undo:
             # Whoever sends goes on as before: what it sends next has causes of its own.
             restore(token)
         delivery.succeeded()
+        if keeper.fleet is not None:
+            keeper.delivered(output, delivery)
         await keeper.tell()
         return sent
 

@@ -8,6 +8,7 @@
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from itertools import count
@@ -151,35 +152,48 @@ class Fleet(BaseObject):
         self._params = FleetParams() if params is None else params
         if not isinstance(self._params, FleetParams):
             raise TypeError(f"expected FleetParams, got {one_line(repr(params), 100)}")
+        self._url, self._store = url, store
+        self._clock, self._sleep = clock, sleep
+        self._is_shared = url is not None or store is not None
+        self._set_up()
+        for event in _EVENTS:
+            self._register_event_handler(event)
+
+    def _set_up(self) -> None:
+        """Be a process of the fleet: nobody else has its token, and nobody its connections."""
+        params, clock = self._params, self._clock
+        self._pid = os.getpid()
         self._token = uuid4().hex[:12]
         self._numbers = count(1)
-        self._clock = clock
-        self._is_shared = url is not None or store is not None
         self._snapshot = Snapshot(clock)
         self._outbox = Outbox(
             self._snapshot,
             token=self._token,
-            vote_secs=self._params.vote_secs,
-            cooldown=self._params.cooldown,
+            vote_secs=params.vote_secs,
+            cooldown=params.cooldown,
             clock=clock,
             on_error=lambda e: logger.error(f"{self}: drawing a wait failed: {e}"),
         )
-        self._looks = SecondLooks(LOOKS_WITHIN * self._params.vote_secs, clock)
+        self._looks = SecondLooks(LOOKS_WITHIN * params.vote_secs, clock)
         self._views: set[View] = set()
         self._is_kept = False
         self._was_connected = False
         self._link = Link(
-            _store(url, self._params) if store is None else store,
-            self._params,
+            _store(self._url, params) if self._store is None else self._store,
+            params,
             self._snapshot,
             self._outbox,
             _Voice(self),
             token=self._next_name,
             clock=clock,
-            sleep=sleep,
+            sleep=self._sleep,
         )
-        for event in _EVENTS:
-            self._register_event_handler(event)
+
+    def _start(self) -> None:
+        if self._pid != os.getpid():
+            # Made before this process was forked: then all of them would be one.
+            self._set_up()
+        self._link.start()
 
     @property
     def params(self) -> FleetParams:
@@ -207,9 +221,9 @@ class Fleet(BaseObject):
         Raises:
             RuntimeError: The fleet is used by another event loop.
         """
+        self._start()
         self._is_kept = True
         self._link.use(True)
-        self._link.start()
 
     async def close(self) -> None:
         """Tell what waits, and let go of the store; in a few seconds at most.
@@ -248,7 +262,7 @@ class Fleet(BaseObject):
             )
         if not (math.isfinite(timeout_secs) and timeout_secs >= 0):
             raise ValueError(f"timeout_secs must be finite and 0 or above, got {timeout_secs!r}")
-        self._link.start()
+        self._start()
         await self._link.wait_until_told(timeout_secs)
         if not self.is_connected or self.mode != "guard":
             return None
@@ -291,7 +305,7 @@ class Fleet(BaseObject):
         Raises:
             RuntimeError: The fleet is used by another event loop, or none is running.
         """
-        self._link.start()
+        self._start()
         name = self._next_name()
         instance = self._params.instance
         view = View(

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from hashlib import sha1
 from typing import Annotated
 
 from pipecat.processors.frame_processor import FrameProcessor
@@ -39,8 +40,16 @@ def this_instance() -> str:
     """The machine or pod: ``POD_NAME``, ``HOSTNAME``, or else the host's name."""
     for variable in ("POD_NAME", "HOSTNAME"):
         if name := os.environ.get(variable, "").strip():
-            return one_line(name, INSTANCE_CHARS)
-    return one_line(socket.gethostname(), INSTANCE_CHARS)
+            return _short(name)
+    return _short(socket.gethostname())
+
+
+def _short(name: str) -> str:
+    """A name that is not too long, and still another for each."""
+    if len(name) <= INSTANCE_CHARS:
+        return one_line(name, INSTANCE_CHARS)
+    digest = sha1(name.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()[:8]
+    return f"{one_line(name, INSTANCE_CHARS - 9)}-{digest}"
 
 
 _UpToADay = Annotated[Seconds, Field(le=MAX_HOLD_SECS)]

@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipecat.processors.frame_processor import FrameProcessor
-from pipecat.services.ai_service import AIService
 
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline import releases
+from pipecat_circuit_breaker.fleet import answers
 from pipecat_circuit_breaker.fleet.record import KEY_CHARS
 
 _LABEL_CHARS = 64
@@ -26,6 +26,8 @@ _ADDRESSES = ("_base_url", "_url", "_api_endpoint_base_url")
 
 #: Categories of pipecat's that say something of one request, and nothing of the provider.
 _OF_A_REQUEST = frozenset({"invalid_request", "application"})
+
+_STATUS_OF_A_REQUEST = frozenset({400, 404, 413, 422})
 
 #: How an exception says that nobody could be reached, where pipecat gives it no category.
 _NOT_REACHED = (OSError, TimeoutError)
@@ -54,6 +56,14 @@ class Failure:
     by_delivery: bool = False
 
     @property
+    def is_of_one_request(self) -> bool:
+        """Whether it says something of one request, and nothing of who was asked."""
+        if self.category is not None:
+            return self.category in _OF_A_REQUEST
+        # Before 1.8.0 pipecat gives no category.
+        return _status_of(self.exception) in _STATUS_OF_A_REQUEST
+
+    @property
     def is_unreachable(self) -> bool:
         """Whether whoever was asked could not be reached at all."""
         if self.category is not None:
@@ -66,16 +76,27 @@ class Failure:
 def shares(failure: Failure) -> bool:
     """Whether a failure is the fleet's concern, unless the application says otherwise.
 
-    Failures of AI services are, but those that one request alone has brought
-    about. Of an output transport those are by which its signalling could not be
-    reached: neither a message that cannot be serialised, nor a client that has
-    gone. A processor of the application's own is nobody else's concern.
+    Failures of models, voices, transcription and pictures are: services whose answers
+    can be heard, so that it is known when they work again. Those are not that one
+    request alone has brought about. Of an output transport those are by which its
+    signalling could not be reached: neither a message that cannot be serialised, nor a
+    client that has gone. A processor of the application's own is nobody else's concern.
     """
-    if isinstance(failure.processor, AIService):
-        return failure.category not in _OF_A_REQUEST
+    if answers.are_heard(failure.processor):
+        return not failure.is_of_one_request
     if not failure.by_delivery or not releases.signals_over_a_server(failure.processor):
         return False
     return failure.exception is None or failure.is_unreachable
+
+
+def _status_of(exception: BaseException | None) -> object:
+    """The HTTP status that an exception carries, as the libraries of providers have it."""
+    response = getattr(exception, "response", None)
+    for whose in (response, exception):
+        for name in ("status_code", "status"):
+            if isinstance(status := getattr(whose, name, None), int):
+                return status
+    return None
 
 
 def label_of(processor: FrameProcessor) -> str:

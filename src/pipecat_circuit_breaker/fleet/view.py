@@ -9,8 +9,9 @@
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from loguru import logger
 from pipecat.processors.frame_processor import FrameProcessor
@@ -30,6 +31,8 @@ from pipecat_circuit_breaker.fleet.record import (
 )
 from pipecat_circuit_breaker.fleet.sharing import Failure, key_of, service_name
 from pipecat_circuit_breaker.fleet.snapshot import Snapshot
+
+_T = TypeVar("_T")
 
 #: Origins of which a bot knows what the fleet calls them.
 MAX_ORIGINS = 256
@@ -139,7 +142,7 @@ class View:
         self._instance = instance
         self._services = services
         self._on_closed = on_closed
-        self._names: OrderedDict[int, str | None] = OrderedDict()
+        self._names: OrderedDict[int, str] = OrderedDict()
         self._own_looks = SecondLooks(LOOKS_WITHIN * params.vote_secs, clock)
         # Those that are listened to, by their id.
         self._heard: dict[int, Undo] = {}
@@ -249,11 +252,6 @@ class View:
         if votes or self._snapshot.open_at(key) is not None:
             self._tell(key, votes=votes)
 
-    def worked(self, origin: Origin) -> None:
-        """Tell the fleet that a channel works again."""
-        if (key := self._keys.get(origin)) is not None:
-            self._try_out(key)
-
     @property
     def is_connected(self) -> bool:
         """Whether what is known may be used."""
@@ -317,7 +315,7 @@ class View:
             self._tell(key, votes=self._looks.fail(name))
 
     def service_worked(self, service: FrameProcessor) -> None:
-        """Note that a service has answered a request: with words, a transcription, or sound."""
+        """Note that a service has answered a request, or that an output has delivered a message."""
         if not self._looks and not self._snapshot.is_any_open:
             return
         if (name := self._service(service)) is not None:
@@ -344,7 +342,10 @@ class View:
             return
         try:
             for service in self._services():
-                is_wanted = self.is_out(service) or self._service(service) in self._own_looks
+                # Whether bots may act on it now or not: it has to end.
+                is_wanted = bool(self._outages(service)) or (
+                    self._service(service) in self._own_looks
+                )
                 if is_wanted and service.id not in self._heard and answers.are_heard(service):
                     self._heard[service.id] = answers.stand_at(service, self._note_answer)
                 elif not is_wanted and (stop := self._heard.pop(service.id, None)) is not None:
@@ -363,6 +364,9 @@ class View:
 
     def closed(self, key: str) -> None:
         """Have circuits closed that were opened since an outage of the fleet was known."""
+        # What has failed before is no first look at what fails now.
+        for looks in (self._own_looks, self._looks):
+            looks.work(key.partition(": ")[0])
         over = frozenset(origin for origin in self._asked if self._keys.get(origin) == key)
         self._asked -= over
         if not over:
@@ -405,7 +409,7 @@ class View:
 
     def _key(self, failure: Failure) -> str | None:
         try:
-            if not self._params.share(failure):
+            if not _answer(self._params.share(failure), bool):
                 return None
         except Exception as e:
             self._report_fault("`share`", e)
@@ -414,19 +418,29 @@ class View:
         return None if service is None else key_of(service, failure)
 
     def _service(self, processor: FrameProcessor) -> str | None:
-        """What the outages of a service begin with; asked once for each."""
-        if processor.id not in self._names:
-            try:
-                name = service_name(processor, self._params.label(processor))
-            except Exception as e:
-                self._report_fault("`label`", e)
-                name = None
-            self._names[processor.id] = name
-            if len(self._names) > MAX_SERVICES:
-                self._names.popitem(last=False)
-        return self._names[processor.id]
+        """What the outages of a service begin with; asked until there is an answer."""
+        if (known := self._names.get(processor.id)) is not None:
+            return known
+        try:
+            name = service_name(processor, _answer(self._params.label(processor), str))
+        except Exception as e:
+            self._report_fault("`label`", e)
+            return None
+        self._names[processor.id] = name
+        if len(self._names) > MAX_SERVICES:
+            self._names.popitem(last=False)
+        return name
 
     def _report_fault(self, what: str, e: Exception) -> None:
         if what not in self._faults:
             self._faults.add(what)
             logger.error(f"{what} failed, nothing is shared: {one_line(repr(e), 200)}")
+
+
+def _answer(answer: Any, expected: type[_T]) -> _T:
+    """What the application has answered, if it is what was asked for."""
+    if isinstance(answer, Coroutine):
+        answer.close()
+    if not isinstance(answer, expected):
+        raise TypeError(f"expected {expected.__name__}, got {one_line(repr(answer), 100)}")
+    return answer
