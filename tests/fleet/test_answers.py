@@ -436,16 +436,16 @@ async def test_its_own_is_its_own_also_between_what_it_hands_on():
     assert heard == [model]
 
 
-async def test_of_what_it_is_given_it_remembers_no_more_than_it_has_to():
+async def test_of_what_it_is_given_the_sound_of_a_caller_takes_no_room():
     model, heard = Model(), []
     model.later = []
     answers.stand_at(model, heard.append)
-    for make in (FIRST, words, LAST):
-        await model.process_frame(make(), DOWN)
-    # Sound of a caller is none of the frames that an answer is made of.
+    for frame in (FIRST(), *(words() for _ in range(200)), LAST()):
+        await model.process_frame(frame, DOWN)
+    theirs, model.later = model.later, []
     for _ in range(1000):
         await model.process_frame(InputAudioRawFrame(b"\0\0", 16000, 1), DOWN)
-    for frame in model.later[:3]:
+    for frame in theirs:
         await model.push_frame(frame)
     assert heard == []
 

@@ -276,6 +276,20 @@ async def test_who_has_failed_before_the_outage_was_known_is_told_of_its_end(pro
     assert process.closed == [frozenset({origin})]
 
 
+async def test_it_is_told_of_the_end_also_where_its_latest_failure_was_another(
+    process, view, store
+):
+    origin = process.origin()
+    store.put(outage())
+    await turns()
+    assert view.knows(origin) is not None
+    view.learn(origin, process.service, category="invalid_request", exception=OSError())
+    assert view.knows(origin) is None
+    store.put(outage(state="closed", generation=1))
+    await turns()
+    assert process.closed == [frozenset({origin})]
+
+
 # Services that can be heard.
 
 

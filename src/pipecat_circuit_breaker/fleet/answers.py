@@ -102,7 +102,7 @@ def stand_at(service: FrameProcessor, note: Callable[[FrameProcessor], None]) ->
                 has_begun, has_something = True, False
             elif isinstance(frame, ErrorFrame):
                 has_begun = False
-            elif has_begun and isinstance(frame, holds):
+            elif isinstance(frame, holds):
                 has_something = True
             elif has_begun and isinstance(frame, ends):
                 has_begun = False

@@ -147,7 +147,9 @@ class View:
         self._clock = clock
         self._keys: OrderedDict[Origin, str | None] = OrderedDict()
         self._processors: dict[Origin, FrameProcessor] = {}
-        self._asked: set[Origin] = set()
+        # Which outages circuits may have opened on account of: the key of an origin is that
+        # of its latest failure.
+        self._asked: dict[Origin, str] = {}
         self._faults: set[str] = set()
         self._has_left = False
 
@@ -204,7 +206,7 @@ class View:
         self._processors[origin] = processor
         if len(self._keys) > MAX_ORIGINS:
             oldest, _ = self._keys.popitem(last=False)
-            self._asked.discard(oldest)
+            self._asked.pop(oldest, None)
             self._processors.pop(oldest, None)
         return key is not None
 
@@ -220,7 +222,7 @@ class View:
         outage = None if key is None or not self._acts else self._snapshot.open_at(key)
         if outage is None:
             return None
-        self._asked.add(origin)
+        self._asked[origin] = outage.key
         now = self._snapshot.now
         if outage.is_by_hand or outage.probe_at is None or now is None:
             return MAX_COOLDOWN_SECS
@@ -240,7 +242,7 @@ class View:
         """
         if (key := self._keys.get(origin)) is None:
             return
-        self._asked.add(origin)
+        self._asked[origin] = key
         processor = self._processors.get(origin)
         if processor is not None and answers.are_heard(processor):
             if (name := self._service(processor)) is not None:
@@ -363,10 +365,11 @@ class View:
 
     def closed(self, key: str) -> None:
         """Have circuits closed that were opened since an outage of the fleet was known."""
-        over = frozenset(origin for origin in self._asked if self._keys.get(origin) == key)
-        self._asked -= over
+        over = frozenset(origin for origin, asked in self._asked.items() if asked == key)
         if not over:
             return
+        for origin in over:
+            del self._asked[origin]
         try:
             self._on_closed(over)
         except Exception as e:
