@@ -480,6 +480,18 @@ async def test_requests_that_hang_are_ended_and_made_again(start, store, time):
     assert process.told == ["alone"]
 
 
+@pytest.mark.parametrize("method", ["news", "read"])
+async def test_a_store_that_does_not_answer_is_said_after_a_second_and_a_half(
+    start, store, time, method
+):
+    store.faults[method] = "hang"
+    process = await start()
+    await time.pass_(1.49)
+    assert process.told == []
+    await time.pass_(0.01)
+    assert process.told == ["alone"]
+
+
 async def test_a_hung_store_is_noticed_before_its_knowledge_is_too_old(start, store, time):
     process = await start()
     store.put(outage())
@@ -583,8 +595,11 @@ async def test_a_call_waits_no_longer_than_it_has_said(start, store, time, fault
     asking = asyncio.ensure_future(process.fleet.outage(KEY, timeout_secs=0.3))
     await time.pass_(0.29)
     assert not asking.done()
+    tasks = len(asyncio.all_tasks())
     await time.pass_(0.01)
     assert asking.done() and asking.result() is None
+    # The one who has asked, and what it waited for.
+    assert len(asyncio.all_tasks()) == tasks - 3
 
 
 async def test_a_call_does_not_wait_where_the_store_is_known_to_be_gone(start, store, time):
@@ -596,8 +611,11 @@ async def test_a_call_does_not_wait_where_the_store_is_known_to_be_gone(start, s
 
 
 async def test_a_call_that_may_not_wait_does_not(start, store):
+    store.faults["news"] = "hang"
     process = await start(joins=False)
-    assert await process.fleet.outage(KEY, timeout_secs=0) is None
+    asking = asyncio.ensure_future(process.fleet.outage(KEY, timeout_secs=0))
+    await turns(3)
+    assert asking.done() and asking.result() is None
 
 
 @pytest.mark.parametrize("mode", ["observe", "disabled"])
@@ -830,6 +848,32 @@ def test_a_loop_after_the_other_is_served():
     asyncio.run(call())
     asyncio.run(call())
     assert store.log.count("news") == 2
+
+
+def test_requests_that_a_loop_has_left_behind_are_nothing_to_the_next():
+    time = Time()
+    store = FakeStore(time)
+    process = Process(store, time)
+    store.faults["read"] = "deaf"
+
+    async def leave_behind():
+        process.join()
+        await time.pass_(60)
+        assert process.fleet._link._stuck
+
+    # As a program that stops in the middle: nobody waits for what does not end.
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave_behind())
+    loop.close()
+    store.faults.clear()
+    store.released = asyncio.Event()
+
+    async def call():
+        process.join()
+        await turns()
+        assert process.fleet.is_connected
+
+    asyncio.run(call())
 
 
 def test_a_bot_without_a_loop_cannot_join(time):

@@ -180,6 +180,9 @@ async def test_a_bot_remembers_256_origins_the_latest(process, view, store):
     await turns()
     assert view.knows(origins[-1]) is not None
     assert view.knows(origins[0]) is None
+    for number in range(1000):
+        view.failed(process.origin(f"another kind {chr(65 + number % 26)}{number}"), votes=True)
+    assert len(view._asked) <= 256
     assert len(view._keys) == len(view._processors) == 256
 
 
@@ -207,6 +210,20 @@ async def test_one_who_has_left_tells_nothing(process, view, store):
     view.failed(origin, votes=True)
     await turns()
     assert store.reports == []
+
+
+async def test_one_who_has_left_knows_nothing_and_keeps_nothing(process, view, store):
+    origin = process.origin()
+    store.put(outage())
+    await turns()
+    assert view.knows(origin) is not None
+    view.leave()
+    assert not view.learn(origin, process.service, exception=OSError())
+    assert view.knows(origin) is None
+    assert not (view._keys or view._processors or view._asked or view._heard)
+    store.put(outage(state="closed", generation=1))
+    await turns()
+    assert process.closed == []
 
 
 async def test_a_success_before_the_probe_is_due_decides_nothing(process, view, store, time):
@@ -484,6 +501,7 @@ async def test_who_has_left_listens_to_nobody(hearing, store):
     hearing.fail()
     hearing.view.leave()
     assert hearing.heard == []
+    assert not hearing.view._heard
     store.put(outage(MODEL_KEY))
     await turns()
     hearing.view.changed()
@@ -933,7 +951,7 @@ async def test_a_bot_is_told_that_something_has_begun_or_is_over(process, store)
 
 async def test_of_a_channel_each_failure_is_asked_for(store, time):
     shared = [True, False]
-    process = Process(store, time, share=lambda failure: shared[failure.exception is None])
+    process = Process(store, time, share=lambda f: f.by_delivery and shared[f.exception is None])
     process.join()
     origin = Origin.of(process.service, "channel down")
     how = {"by_delivery": True}
