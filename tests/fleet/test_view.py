@@ -570,6 +570,7 @@ async def test_a_probe_takes_the_leases_of_all_outages_of_a_service(process, vie
     await turns()
     probe = await view.probe(process.service)
     assert [key for key, _, _ in probe.leases] == ["Voice: a in here", "Voice: b in here"]
+    assert store.log.count("lease") == 2
 
     view.settle(probe, success=True)
     await turns()
@@ -640,8 +641,44 @@ async def test_asking_for_a_probe_takes_a_second_at_most(process, view, store, t
     asking = asyncio.ensure_future(view.probe(process.service))
     await time.pass_(1)
     assert asking.done() and asking.result() is None
+    assert store.log.count("lease") == 1
     store.released.set()
     await turns()
+
+
+async def test_a_probe_lasts_as_long_as_the_first_lease_that_was_asked_for(
+    process, view, store, time
+):
+    lease = store.lease
+
+    async def takes_its_time(*args):
+        time.advance(0.6)
+        return await lease(*args)
+
+    store.lease = takes_its_time
+    for number in range(3):
+        store.put(outage(f"Voice: {number} in here", probe_at=store.now))
+    await turns()
+    begun = time()
+    probe = await view.probe(process.service)
+    assert probe.until == begun + FleetParams().lease_secs
+    # The third would come after the second that it may take.
+    assert len(probe.leases) == store.log.count("lease") == 2
+
+
+async def test_one_who_leaves_asks_for_no_more_leases(process, view, store):
+    lease = store.lease
+
+    async def is_the_last(*args):
+        view.leave()
+        return await lease(*args)
+
+    store.lease = is_the_last
+    for number in range(3):
+        store.put(outage(f"Voice: {number} in here", probe_at=store.now))
+    await turns()
+    await view.probe(process.service)
+    assert store.log.count("lease") == 1
 
 
 async def test_asking_for_a_probe_may_be_cancelled_at_every_turn(process, view, store, time):
@@ -932,6 +969,27 @@ async def test_a_bot_may_ask_whether_another_has_seen_a_service_work_again(
 
 class Other(Voice):
     pass
+
+
+@pytest.mark.parametrize("ending", ["by_hand", "forgotten"])
+async def test_an_outage_that_nobody_has_seen_end_says_nothing(process, view, store, ending):
+    store.put(outage())
+    await turns()
+    over = {"state": "closed", "closed_at": store.now, "ending": ending}
+    store.put(outage(generation=1, **over))
+    await turns()
+    assert not view.came_back(process.service, 10)
+
+
+async def test_where_bots_are_not_to_act_no_service_has_come_back(process, view, store):
+    store.put(outage())
+    await turns()
+    store.put(outage(state="closed", generation=1, closed_at=store.now, ending="recovered"))
+    await turns()
+    assert view.came_back(process.service, 10)
+    store.put(ModeSet(mode="observe", at=store.now))
+    await turns()
+    assert not view.came_back(process.service, 10)
 
 
 async def test_a_bot_is_told_that_something_has_begun_or_is_over(process, store):
