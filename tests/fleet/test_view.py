@@ -226,6 +226,52 @@ async def test_one_who_has_left_knows_nothing_and_keeps_nothing(process, view, s
     assert process.closed == []
 
 
+async def test_one_who_has_left_ends_nothing(process, view, store):
+    store.put(outage(probe_at=store.now))
+    await turns()
+    view.leave()
+    view.service_worked(process.service)
+    await turns()
+    assert "lease" not in store.log
+
+
+async def test_what_works_while_nobody_can_be_told_ends_nothing_later(process, view, store, time):
+    store.put(outage(probe_at=store.now))
+    await turns()
+    store.drop_connections()
+    await turns()
+    view.service_worked(process.service)
+    await time.pass_(2)
+    assert process.fleet.is_connected
+    assert "lease" not in store.log
+
+
+async def test_alone_nothing_is_known(process, view, store):
+    origin = process.origin()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    service = process.service
+    assert view.is_connected and view.is_out(service) and view.may_probe_soon(service)
+    store.drop_connections()
+    await turns()
+    assert not (view.is_connected or view.is_out(service) or view.may_probe_soon(service))
+    assert view.knows(origin) is None
+
+
+async def test_a_label_is_asked_for_once_of_each_of_the_latest_services(store, time):
+    asked = []
+    process = Process(store, time, label=lambda processor: asked.append(processor) or "")
+    view = process.join()
+    store.put(outage())
+    await turns()
+    services = [Voice() for _ in range(300)]
+    for service in [*services, *services[-100:]]:
+        assert view.is_out(service)
+    assert asked == services
+    assert len(view._names) <= 256
+    await process.fleet.close()
+
+
 async def test_a_success_before_the_probe_is_due_decides_nothing(process, view, store, time):
     store.put(outage(probe_at=store.now + 20))
     await turns()

@@ -389,7 +389,7 @@ class View:
         return self._snapshot.open_of(name)
 
     def _tell(self, key: str, *, votes: bool) -> None:
-        if self._has_left or self._mode == "disabled":
+        if self._mode == "disabled":
             return
         if self._outbox.fail(key, self._instance, self._name, votes=votes):
             self._link.wake()
@@ -400,8 +400,9 @@ class View:
         What fails does not prolong it: where one machine is sick, and the others are
         well again, it would always be the first.
         """
-        outage = self._snapshot.open_at(key)
-        if outage is None or not self._link.is_connected or self._mode == "disabled":
+        if self._has_left or not self._link.is_connected or self._mode == "disabled":
+            return
+        if (outage := self._snapshot.open_at(key)) is None:
             return
         if self._outbox.try_out(outage):
             self._link.wake()
