@@ -229,6 +229,34 @@ async def test_what_a_store_answers_is_known_without_any_news(start, store):
     assert process.told[-1] == ("opened", KEY, True)
 
 
+async def test_who_has_a_lease_is_known_without_any_news(start, store, time):
+    process = await start()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    store.put = lambda record: store.records.update({record.key: record})
+    assert await process.view.probe(process.service) is not None
+    assert not process.view.may_probe_soon(process.service)
+
+
+async def test_a_lease_that_fails_as_it_must_not_is_reported(start, store, time, log):
+    process = await start()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    store.faults["lease"] = ValueError("a bug")
+    for _ in range(3):
+        assert await process.view.probe(process.service) is None
+    assert [level for level, _ in log].count("ERROR") == 1
+
+
+async def test_alone_no_lease_is_asked_for(start, store, time):
+    process = await start()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    await process.fleet.close()
+    assert await process.fleet._link.lease(KEY, 1.0) is None
+    assert "lease" not in store.log
+
+
 async def test_a_task_that_has_told_all_there_is_sleeps(start, store, time):
     process = await start(min_instances=1)
     process.fail()
@@ -372,6 +400,20 @@ async def test_a_store_that_is_absent_is_said_once(start, store, time, log):
     warnings = [line for line in log if line[0] == "WARNING"]
     assert len(warnings) == 1 and "connection refused" in warnings[0][1]
     assert process.fleet.status()["alone_reason"] == "connection refused"
+
+
+async def test_a_store_that_is_absent_is_asked_less_and_less_until_it_was_there(start, store, time):
+    store.faults["news"] = StoreUnavailable("connection refused")
+    await start()
+    await time.pass_(60)
+    assert 25 <= store.log.count("news") <= 60
+    store.faults.clear()
+    await time.pass_(2.01)
+    # Lost, and there again: 0.1 s, and up to half a second.
+    store.log.clear()
+    store.drop_connections()
+    await time.pass_(0.61)
+    assert store.log == ["news", "read"]
 
 
 async def test_it_is_back_within_two_seconds(start, store, time, log):

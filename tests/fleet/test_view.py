@@ -339,6 +339,16 @@ async def test_who_has_failed_before_the_outage_was_known_is_told_of_its_end(pro
     assert process.closed == [frozenset({origin})]
 
 
+async def test_of_two_outages_the_end_of_one_is_not_that_of_the_other(process, view, store):
+    one, other = process.origin(), process.origin("other")
+    for origin in (one, other):
+        view.failed(origin, votes=True)
+    await turns()
+    store.put(outage(state="closed", generation=99, at=store.now))
+    await turns()
+    assert process.closed == [frozenset({one})]
+
+
 async def test_it_is_told_of_the_end_also_where_its_latest_failure_was_another(
     process, view, store
 ):
