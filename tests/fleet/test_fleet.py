@@ -14,9 +14,9 @@ from fleet_parts import AHEAD, KEY, FakeStore, Process, Time, Voice, outage, tur
 from loguru import logger
 
 from pipecat_circuit_breaker._core.origin import Origin
-from pipecat_circuit_breaker.fleet import Fleet, FleetParams, ModeSet
+from pipecat_circuit_breaker.fleet import Fleet, FleetParams, Lease, ModeSet
 from pipecat_circuit_breaker.fleet.link import LINGER_SECS, MAX_STUCK
-from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from pipecat_circuit_breaker.fleet.store import Knowledge, StoreUnavailable
 
 
 @pytest.fixture
@@ -388,6 +388,51 @@ async def test_it_looks_every_five_seconds_and_every_three_while_something_fails
     assert 16 <= store.log.count("read") <= 25
 
 
+async def test_processes_that_began_at_once_look_at_different_times(start, store, time):
+    looked_at, read = [], store.read
+    await start()
+
+    async def looks():
+        looked_at.append(time())
+        return await read()
+
+    store.read = looks
+    await time.pass_(60)
+    waits = {round(after - at, 2) for at, after in zip(looked_at, looked_at[1:], strict=False)}
+    assert len(waits) > 3
+
+
+async def test_what_is_heard_during_a_look_is_newer_than_what_it_shows(start, store, time):
+    process = await start()
+    reads = []
+
+    async def read():
+        knowledge = Knowledge(store.now, store.mode, ())
+        reads.append(knowledge)
+        await time.sleep(1)
+        return knowledge
+
+    store.read = read
+    while not reads:
+        await time.pass_(0.1)
+    store.put(outage(at=store.now))
+    await time.pass_(1.1)
+    assert process.fleet.outages != ()
+    assert ("closed", KEY, False) not in process.told
+
+
+async def test_whose_lease_an_answer_has_found_is_known_without_any_news(start, store, time):
+    process = await start()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    lease = Lease(holder="pod-2", token="theirs", expires_at=store.now + 9)
+    store.records[KEY] = store.records[KEY].model_copy(update={"lease": lease})
+    process.view.service_worked(process.service)
+    await turns()
+    assert not process.view.may_probe_soon(process.service)
+    assert "settle" not in store.log
+
+
 # Alone, and back.
 
 
@@ -714,6 +759,14 @@ async def test_it_lingers_for_the_next_call(start, store, time):
     assert store.log[-1] == "close"
     assert not process.fleet.is_connected
     assert store.listeners == set()
+
+
+async def test_as_long_as_it_lingers_it_knows_what_goes_on(start, store, time):
+    process = await start()
+    process.view.leave()
+    for _ in range(28):
+        await time.pass_(1)
+        assert process.fleet.is_connected
 
 
 async def test_it_lingers_no_longer_where_the_store_is_gone(start, store, time):
