@@ -143,12 +143,12 @@ async def test_an_outage_is_over_for_all_and_one_of_them_is_first(start, time):
     one.fail()
     two.fail()
     await turns()
-    three.view.worked(three.origin())
+    three.view.service_worked(three.service)
     await turns()
 
     assert three.fleet.outages != ()
     await time.pass_(3)
-    three.view.worked(three.origin())
+    three.view.service_worked(three.service)
     await turns()
     closed = [("closed", KEY, first) for first in (False, False, True)]
     assert [process.told[-1] for process in (one, two, three)] == closed
@@ -345,7 +345,7 @@ async def test_an_outcome_of_which_the_lease_is_of_another_generation_is_not_tol
         return type(answer)(record, answer.did)
 
     store.lease = overtaken
-    process.view.worked(process.origin())
+    process.view.service_worked(process.service)
     await turns()
     assert "lease" in store.log and "settle" not in store.log
 
@@ -355,7 +355,7 @@ async def test_an_outcome_is_told_when_the_store_is_back(start, store, time):
     process.fail()
     await time.pass_(3)
     store.faults["settle"] = StoreUnavailable("gone")
-    process.view.worked(process.origin())
+    process.view.service_worked(process.service)
     await time.pass_(5)
     store.faults.clear()
     await time.pass_(2)
@@ -385,13 +385,11 @@ async def test_what_waited_when_somebody_said_so_is_not_told_either(start, store
     assert len(store.reports) == 1
 
 
-async def test_it_looks_every_five_seconds_and_every_three_while_something_fails(
-    start, store, time
-):
+async def test_it_looks_every_six_seconds_and_every_three_while_something_fails(start, store, time):
     await start()
     store.log.clear()
     await time.pass_(60)
-    assert 10 <= store.log.count("read") <= 15
+    assert 8 <= store.log.count("read") <= 12
 
     store.put(outage())
     store.log.clear()
@@ -497,7 +495,7 @@ async def test_whatever_fails_bots_go_on_alone_and_are_back(start, store, time, 
     for _ in range(80):
         process.fail(votes=False)
         if method in ("lease", "settle"):
-            process.view.worked(process.origin())
+            process.view.service_worked(process.service)
         await time.pass_(0.1)
     assert "alone" in process.told
     if method in ("read", "news", "report"):
@@ -1113,7 +1111,11 @@ def test_without_a_url_redis_is_not_even_looked_for():
 
 async def test_without_a_url_all_fleets_of_a_name_in_a_process_know_the_same(time):
     fleets = [
-        Fleet(params=FleetParams(name=name), clock=time, sleep=time.sleep)
+        Fleet(
+            params=FleetParams(name=name, share=lambda failure: True),
+            clock=time,
+            sleep=time.sleep,
+        )
         for name in ("one-of-a-test", "one-of-a-test", "another-of-a-test")
     ]
     one, two, other = fleets

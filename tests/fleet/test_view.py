@@ -91,7 +91,7 @@ async def test_of_an_origin_that_nobody_has_told_of_nothing_is_known(process, vi
     origin = Origin.of(process.service, "ConnectError", where="here")
     assert view.knows(origin) is None
     view.failed(origin, votes=True)
-    view.worked(origin)
+    view.service_worked(process.service)
     await turns()
     assert store.reports == []
 
@@ -275,7 +275,7 @@ async def test_a_label_is_asked_for_once_of_each_of_the_latest_services(store, t
 async def test_a_success_before_the_probe_is_due_decides_nothing(process, view, store, time):
     store.put(outage(probe_at=store.now + 20))
     await turns()
-    view.worked(process.origin())
+    view.service_worked(process.service)
     await turns()
     assert "lease" not in store.log
 
@@ -285,7 +285,7 @@ async def test_a_success_when_it_is_due_closes_for_all(process, view, store, tim
     store.put(outage(probe_at=store.now))
     await turns()
     assert view.knows(origin) == 1
-    view.worked(origin)
+    view.service_worked(process.service)
     await turns()
     assert store.records[KEY].ending == "recovered"
     assert process.closed == [frozenset({origin})]
@@ -428,11 +428,19 @@ async def test_people_speak_slowly_so_the_second_failure_in_a_row_votes(hearing,
     assert await votes() == [True]
 
 
-async def test_the_second_failure_may_be_another_one(hearing, votes, store):
+async def test_the_second_failure_may_be_another_one(hearing, votes, store, time):
     hearing.fail()
+    await time.pass_(1)
     hearing.fail(kind="TimeoutError")
     assert await votes() == [True]
     assert store.reports[0].key == "Model: TimeoutError in here"
+
+
+async def test_one_request_that_is_reported_twice_is_no_second_failure(hearing, votes, time):
+    hearing.fail()
+    await time.pass_(0.9)
+    hearing.fail()
+    assert await votes() == []
 
 
 async def test_a_failure_of_long_ago_is_not_confirmed(hearing, votes, time):
@@ -442,16 +450,18 @@ async def test_a_failure_of_long_ago_is_not_confirmed(hearing, votes, time):
     assert await votes() == []
 
 
-async def test_an_answer_in_between_makes_it_the_first_again(hearing, votes):
+async def test_an_answer_in_between_makes_it_the_first_again(hearing, votes, time):
     for _ in range(4):
+        await time.pass_(1)
         hearing.fail()
         await hearing.model.answer()
     assert await votes() == []
 
 
-async def test_the_failure_of_another_bot_is_not_ones_own_second(hearing, process, votes):
+async def test_the_failure_of_another_bot_is_not_ones_own_second(hearing, process, votes, time):
     other = Hearing(process.fleet)
     hearing.fail()
+    await time.pass_(1)
     other.fail(model=hearing.model)
     assert await votes() == []
 
@@ -466,20 +476,25 @@ async def test_with_its_own_evidence_the_first_failure_votes_and_counts_as_one(
     assert await votes() == [True, True]
 
 
-async def test_the_second_failure_is_one_also_where_the_outage_is_known(hearing, votes, store):
+async def test_the_second_failure_is_one_also_where_the_outage_is_known(
+    hearing, votes, store, time
+):
     store.put(outage(MODEL_KEY))
     await turns()
     hearing.fail()
+    await time.pass_(1)
     hearing.fail()
-    assert await votes() == [True]
+    await time.pass_(8)
+    assert await votes() == [False, True]
 
 
-async def test_what_is_not_shared_is_no_first_failure(hearing, votes):
+async def test_what_is_not_shared_is_no_first_failure(hearing, votes, time):
     model = hearing.model
     origin = Origin.of(model, "ConnectError", where="here")
     hearing.view.learn(origin, model, category="invalid_request")
     hearing.view.failed(origin, votes=False)
     assert hearing.heard == []
+    await time.pass_(1)
     hearing.fail()
     assert await votes() == []
 
@@ -543,14 +558,14 @@ async def test_what_was_out_before_it_was_connected_is_listened_to(store, time):
     await process.fleet.close()
 
 
-@pytest.mark.parametrize("mode", ["observe", "disabled"])
-async def test_where_bots_are_not_to_act_nobody_is_listened_to_on_account_of_others(
-    hearing, store, mode
-):
-    store.put(ModeSet(mode=mode, at=store.now))
-    store.put(outage(MODEL_KEY))
+async def test_where_bots_are_not_to_act_it_is_heard_all_the_same_that_it_is_over(hearing, store):
+    store.put(ModeSet(mode="observe", at=store.now))
+    store.put(outage(MODEL_KEY, probe_at=store.now))
     await turns()
-    assert hearing.heard == []
+    assert hearing.heard == [hearing.model]
+    await hearing.model.answer()
+    await turns()
+    assert store.records[MODEL_KEY].is_over
 
 
 async def test_who_has_left_listens_to_nobody(hearing, store):
@@ -808,6 +823,7 @@ async def test_a_failure_that_is_not_shared_confirms_nothing(process, view, stor
     bad = Origin.of(process.service, "invalid_request")
     view.learn(bad, process.service, category="invalid_request")
     view.service_failed(process.service, bad)
+    await time.pass_(1)
     view.service_failed(process.service, process.origin())
     await time.pass_(2)
     assert [report.votes for report in store.reports] == [False]
@@ -826,6 +842,7 @@ def test_services_that_fail_are_counted_up_to_256(clock):
     for number in range(1000):
         looks.fail(f"service {number}")
     assert len(looks) == 256
+    clock.advance(1)
     assert looks.fail("service 999")
     assert not looks.fail("service 0")
 
@@ -976,7 +993,7 @@ async def _do(act, value, store, time, process, view, service):
             view.service_failed(service, process.origin())
         case "work":
             view.service_worked(service)
-            view.worked(process.origin())
+            view.service_worked(process.service)
         case "probe":
             asking = asyncio.ensure_future(view.probe(service))
             await time.pass_(1)
