@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "apart",
         nargs="?",
         choices=["fleet-load"],
-        help="measure this, which has a page of its own: it takes seven minutes and a redis-server",
+        help="measure this, which has a page of its own: it takes five minutes and a redis-server",
     )
     parser.add_argument("--quick", action="store_true", help="about a minute; not to be quoted")
     parser.add_argument(

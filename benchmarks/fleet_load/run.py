@@ -22,11 +22,11 @@ PLANS = (
     Plan(bots=10_000, processes=1, hosts=1),
     Plan(bots=10_000, processes=50, hosts=50),
     Plan(bots=10_000, processes=200, hosts=200),
+    Plan(bots=500, processes=500, hosts=20),
     Plan(bots=1_000, processes=1_000, hosts=20),
-    Plan(bots=2_000, processes=2_000, hosts=20),
 )
 
-#: A failed probe or two before the provider is back.
+#: Few bots that speak fast.
 QUICK = Plan(
     bots=200, processes=5, hosts=5, turn_secs=1.0, start_secs=0.5, idle_secs=2.0, outage_secs=4.5
 )

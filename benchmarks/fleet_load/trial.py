@@ -180,16 +180,17 @@ def run(plan: Plan) -> Outcome:
             hosts.tell((begin, back))
             samples: list[Sample] = []
             _watch(client, samples, until=back)
-            over = _wait_for_closing(client, url, samples)
+            last = _wait_for_closing(client, url, samples)
             # Everybody gets it within a second, or not at all.
             _watch(client, samples, until=time.time() + RECOVERY_SECS)
-            hosts.tell(over[-1].closed_at)
+            hosts.tell(last.closed_at)
             told = Told()
             for some in hosts.hear():
                 told.add(some)
+            # It may have begun anew.
+            over = asyncio.run(_history(url))
         finally:
             hosts.end()
-    (*_, last) = over
     assert last.opened_at is not None and last.closed_at is not None
     own_cpu = Phase.of(before, before[0].at, before[-1].at).cpu
     return Outcome(
@@ -262,12 +263,12 @@ def _watch(client: Any, samples: list[Sample], *, until: float) -> None:
         time.sleep(_SAMPLE_SECS)
 
 
-def _wait_for_closing(client: Any, url: str, samples: list[Sample]) -> tuple[Outage, ...]:
+def _wait_for_closing(client: Any, url: str, samples: list[Sample]) -> Outage:
     end = time.monotonic() + _PATIENCE_SECS
     while time.monotonic() < end:
         over = asyncio.run(_history(url))
         if over:
-            return over
+            return over[-1]
         _watch(client, samples, until=time.time() + 0.3)
     raise RuntimeError("the outage does not end")
 

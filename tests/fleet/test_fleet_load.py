@@ -131,7 +131,7 @@ def test__paper__so_many_times_the_run():
     ("fields", "problem"),
     [
         ({}, None),
-        ({"openings": (3, 1)}, "2 outages"),
+        ({"openings": (1, 1, 1)}, "3 outages"),
         ({"knew": 199}, "1 processes have not heard"),
         ({"overlaps": 1}, "1 probes at the same time"),
         ({"lost_probes": 2}, "2 probes got lost"),

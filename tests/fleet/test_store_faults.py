@@ -137,6 +137,16 @@ async def test_a_report_grows_older_until_it_is_sent(redis7):
         assert outage.instances["pod-2"] - outage.instances["pod-1"] < 0.3
 
 
+async def test_a_report_grows_older_while_the_loop_does_not_come_to_it(redis7):
+    async with a_store(redis7, timeout_secs=1.0) as store:
+        await report(store, "pod-1", need=9)
+        what = Report(KEY, "pod-2", "t", True, 1, ("b",), age_secs=0.0, waits=(1.0,))
+        late = store.report(what, min_instances=9, vote_secs=10.0, hold_secs=100.0)
+        time.sleep(0.3)  # noqa: ASYNC251
+        outage = (await late).outage
+        assert outage.instances["pod-2"] - outage.instances["pod-1"] < 0.2
+
+
 async def test_a_server_whose_clock_is_another_one_is_learned_anew(redis7):
     async with a_store(redis7) as store:
         await report(store)

@@ -141,14 +141,14 @@ class RedisStore:
                 # Without redis-py's text, which may quote the password.
                 raise ValueError("not a URL of a Redis server") from None
 
-    async def report(
+    def report(
         self, report: Report, *, min_instances: int, vote_secs: float, hold_secs: float
-    ) -> Answer:
+    ) -> Coroutine[Any, Any, Answer]:
         """Take in a report, see :meth:`.store.Store.report`."""
         report = rules.bounded(report)
-        # How old it is now; it grows older until it is sent.
+        # How old it is now, and not when the loop comes to it; it grows older until it is sent.
         happened_at = self._clock() - min(report.age_secs, 1e9)
-        return await self._step(
+        return self._step(
             "report",
             report.key,
             lambda: {
