@@ -9,10 +9,11 @@ import asyncio
 import pytest
 import servers
 
-from pipecat_circuit_breaker.fleet import rules
+from pipecat_circuit_breaker.fleet import record, redis, rules
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.news import MAX_UNREAD
 from pipecat_circuit_breaker.fleet.record import (
+    MAX_BYTES,
     MAX_INSTANCES,
     MAX_OUTAGES,
     TOMBSTONE_SECS,
@@ -97,6 +98,22 @@ async def told(kept_in, clock, monkeypatch):
     store = RedisStore(kept_in.url, "test")
     yield Told(store, UNIT_SECS, wait)
     await store.close()
+
+
+@pytest.fixture
+def short_tombstone(told, monkeypatch):
+    """Twenty units, so that nobody waits for a minute."""
+    for module in (record, redis, rules):
+        monkeypatch.setattr(module, "TOMBSTONE_SECS", 20 * told.unit)
+
+
+async def recover(told, *instances, need=3):
+    """An outage that some have seen, and that is over."""
+    for instance in instances:
+        answer = await told.report(instance, need=need)
+    await told.after(2.1)
+    await told.lease("p.1")
+    return (await told.settle("p.1", answer.outage.generation, True)).outage
 
 
 async def test_votes_of_enough_instances_open_and_only_the_last_of_them_did(told):
@@ -260,6 +277,83 @@ async def test_what_failed_before_the_closing_opens_nothing_after_it(told):
     opened = await told.report("pod-3", need=2)
     assert opened.did and opened.outage.generation > outage.generation + 1
     assert opened.outage.bots == 2 and opened.outage.closed_at is None
+
+
+EVIL = ("pod-1", "pod-2", "pod-3")
+
+
+async def test_those_whose_outage_has_recovered_do_not_open_it_again_by_themselves(told):
+    over = await recover(told, *EVIL)
+    for _ in range(3):
+        for instance in EVIL:
+            answer = await told.report(instance, need=3)
+            assert not answer.did and answer.outage.state == "suspected"
+    assert set(answer.outage.instances_before) == set(over.instances) == set(EVIL)
+    opened = await told.report("pod-4", need=3)
+    assert opened.did and opened.outage.instances_before == {}
+
+
+async def test_one_that_was_not_there_before_is_not_enough(told):
+    await recover(told, *EVIL)
+    assert not (await told.report("pod-4", need=3)).did
+    assert not (await told.report("pod-1", need=3)).did
+    assert (await told.report("pod-2", need=3)).did
+
+
+async def test_a_minute_after_the_end_they_may_open_it_again(told, short_tombstone):
+    await recover(told, *EVIL)
+    for _ in range(4):
+        for instance in EVIL:
+            assert not (await told.report(instance, need=3, vote=6)).did
+        await told.after(4.5)
+    await told.after(2.2)
+    answers = [await told.report(instance, need=3) for instance in EVIL]
+    assert [answer.did for answer in answers].count(True) == 1
+    assert answers[-1].outage.is_open
+
+
+async def test_a_suspicion_that_ends_within_that_minute_takes_nothing_with_it(
+    told, short_tombstone
+):
+    await recover(told, *EVIL)
+    for instance in EVIL:
+        await told.report(instance, need=3, vote=2)
+    await told.after(3)
+    answers = [await told.report(instance, need=3, vote=2) for instance in EVIL]
+    assert not any(answer.did for answer in answers)
+    assert answers[0].outage.instances.keys() == {"pod-1"}  # The votes before are old.
+
+
+@pytest.mark.parametrize("ending", ["by_hand", "forgotten"])
+async def test_after_another_end_those_of_before_open_it_again(told, ending):
+    for instance in EVIL:
+        await told.report(instance, need=3, hold=1)
+    if ending == "by_hand":
+        await told.store.close_outage(KEY, "eva", "")
+    else:
+        await told.after(1.2)
+    first = await told.report("pod-1", need=3)
+    assert first.outage.state == "suspected" and first.outage.instances_before == {}
+    await told.report("pod-2", need=3)
+    assert (await told.report("pod-3", need=3)).did
+
+
+async def test_opening_by_hand_asks_nobody_who_was_there_before(told):
+    await recover(told, *EVIL)
+    await told.report("pod-1", need=3)
+    by_hand = (await told.store.open(KEY, "eva", "", 100 * told.unit)).outage
+    assert by_hand.is_open and by_hand.instances_before == {}
+
+
+async def test_the_longest_names_of_now_and_of_before_fit_into_a_record(told):
+    before = [f"{n:02d}" + 62 * '"' for n in range(MAX_INSTANCES)]
+    await recover(told, *before, need=MAX_INSTANCES)
+    for n in range(MAX_INSTANCES - 1):
+        answer = await told.report(f"{n + 100:03d}" + 61 * '"', need=MAX_INSTANCES)
+    assert len(answer.outage.instances) == MAX_INSTANCES - 1
+    assert len(answer.outage.instances_before) == MAX_INSTANCES
+    assert len(answer.outage.model_dump_json()) < MAX_BYTES
+    assert (await told.report("more", need=MAX_INSTANCES)).did
 
 
 async def test_an_outage_of_which_nothing_is_heard_is_forgotten(told):

@@ -33,6 +33,7 @@ def plain(outage):
         return None
     kept = outage.model_dump(exclude=TIMES)
     kept["instances"] = set(outage.instances)
+    kept["instances_before"] = set(outage.instances_before)
     kept["lease"] = outage.lease and (outage.lease.holder, outage.lease.token)
     for name in ("opened_at", "closed_at", "probe_at"):
         kept[name] = getattr(outage, name) is not None

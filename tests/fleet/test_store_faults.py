@@ -401,6 +401,9 @@ async def test_garbage_is_as_none_and_written_over(any_server, garbage):
         {"state": "suspected", "closed_at": 1e13},
         {"instances": {"pod-1": 1e13}},
         {"instances": {f"pod-{n}": 1.0 for n in range(MAX_INSTANCES + 1)}},
+        {"instances_before": {"pod-1": 1e13}},
+        {"instances_before": {f"pod-{n}": 1.0 for n in range(MAX_INSTANCES + 1)}},
+        {"instances_before": None},
         {"seen_at": -1},
         {"lease": {"holder": "x", "token": "x", "expires_at": 1e13}},
         {"key": "TTS: another"},
@@ -462,6 +465,15 @@ def test_a_record_that_was_tampered_with_raises_nothing(redis7, changes):
             assert (await store.open(KEY, "eva", "", 10.0)).outage is not None
 
     asyncio.run(run())
+
+
+async def test_a_record_of_a_release_that_knew_of_no_instances_before_is_read(any_server):
+    record = await _sound_record(any_server)
+    del record["instances_before"]
+    async with a_store(any_server) as store:
+        with any_server.client() as client:
+            client.hset(RECORDS, KEY, json.dumps(record))
+        assert (await report(store)).outage.failures == record["failures"] + 1
 
 
 async def test_what_only_the_script_can_read_is_dropped(any_server):

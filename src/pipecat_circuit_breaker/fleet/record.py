@@ -25,8 +25,8 @@ WHY_CHARS = 200
 #: Instances that an outage names; it counts more.
 MAX_INSTANCES = 64
 
-#: Bytes of a record. A longer one is not read.
-MAX_BYTES = 16_384
+#: Bytes of a record. A longer one is not read. Twice 64 names fit, whatever is in them.
+MAX_BYTES = 24_576
 
 #: Outages that a fleet keeps. Those beyond are not shared.
 MAX_OUTAGES = 256
@@ -97,6 +97,8 @@ class Outage(BaseModel):
         openings: The first, and one more for each probe that failed.
         failures: Failures that were reported.
         instances: Instances that have seen it, and when each reported last; at most 64.
+        instances_before: Of one that is suspected: the instances that had seen the one
+            before it, where that has recovered. Alone they open no other for a minute.
         instance_count: How many there are in all, as far as they were told apart.
         bots: About how many bots have seen it.
         lost_probes: Leases that have run out without an outcome.
@@ -125,6 +127,9 @@ class Outage(BaseModel):
     openings: _Count = 0
     failures: _Count = 0
     instances: Annotated[dict[_Who, _Secs], Field(max_length=MAX_INSTANCES)] = Field(
+        default_factory=dict
+    )
+    instances_before: Annotated[dict[_Who, _Secs], Field(max_length=MAX_INSTANCES)] = Field(
         default_factory=dict
     )
     instance_count: _Count = 0
@@ -163,7 +168,11 @@ class Outage(BaseModel):
         """Until when it is kept, on the server's clock, where nothing more is heard."""
         if self.closed_at is not None and self.is_over:
             return self.closed_at + TOMBSTONE_SECS
-        return self.seen_at + self.hold_secs
+        expires_at = self.seen_at + self.hold_secs
+        if self.state == "suspected" and self.closed_at is not None:
+            # It also says when the one before was over.
+            return max(expires_at, self.closed_at + TOMBSTONE_SECS)
+        return expires_at
 
 
 class ModeSet(BaseModel):

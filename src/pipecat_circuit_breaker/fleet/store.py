@@ -97,8 +97,9 @@ class Store(Protocol):
 
         One that is older than ``vote_secs`` is refused; so is one from before the
         outage was last closed, and one without a vote where nothing is open. Votes
-        of ``min_instances`` instances within ``vote_secs`` open. A suspicion is
-        kept for ``vote_secs``. Beyond 256 records, no further one is begun.
+        of ``min_instances`` instances within ``vote_secs`` open; within a minute after
+        an outage has recovered, only where one of them had not seen that. A suspicion
+        is kept for ``vote_secs``, or for the rest of that minute. Beyond 256 records, no further one is begun.
 
         Args:
             report: What was seen.
