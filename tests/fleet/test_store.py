@@ -359,7 +359,7 @@ async def test_the_longest_names_of_now_and_of_before_fit_into_a_record(told):
 async def test_an_outage_of_which_nothing_is_heard_is_forgotten(told):
     await told.report(hold=3)
     await told.after(2)
-    await told.report(hold=3, votes=False)
+    await told.report(hold=3)
     await told.after(2)
     assert (await told.store.read()).outages[0].is_open
     await told.after(1.2)
@@ -369,6 +369,19 @@ async def test_an_outage_of_which_nothing_is_heard_is_forgotten(told):
     assert knowledge.history[0].changed_by == ""
     # It was over when it ran out: what fails now is new.
     assert (await told.report("pod-2")).did
+
+
+async def test_failures_without_a_vote_are_counted_and_keep_no_outage(told):
+    opened = (await told.report(hold=4)).outage
+    await told.after(2)
+    answer = await told.report("pod-2", votes=False, failures=5, hold=100)
+    assert answer.outage.is_open and answer.outage.failures == 6 and answer.outage.bots == 2
+    assert set(answer.outage.instances) == {"pod-1", "pod-2"}
+    assert answer.outage.seen_at == opened.seen_at
+    assert answer.outage.failed_at == pytest.approx(opened.seen_at + 2 * told.unit, abs=0.1)
+    assert answer.outage.hold_secs == opened.hold_secs
+    await told.after(2.2)
+    assert not any(outage.is_open for outage in (await told.store.read()).outages)
 
 
 async def test_a_failed_probe_keeps_the_outage(told):

@@ -88,7 +88,7 @@ class Outage(BaseModel):
         generation: Rises with every opening, every failed probe and the closing.
             The outcome of a probe of an earlier one is void.
         opened_at: Since when it is open.
-        seen_at: When a failure was reported last.
+        seen_at: Of what it was seen last: a vote, or a probe that failed.
         hold_secs: For how long it is kept after that, where nothing more is heard.
         closed_at: When it was over; None before. Of one that is suspected: when the
             one before it was over.
@@ -162,6 +162,11 @@ class Outage(BaseModel):
     def is_over(self) -> bool:
         """Whether this is the tombstone of one that is over."""
         return self.state == "closed"
+
+    @property
+    def failed_at(self) -> float:
+        """When a failure was reported last, a vote or not, as far as instances are named."""
+        return max([self.seen_at, *self.instances.values()])
 
     @property
     def expires_at(self) -> float:

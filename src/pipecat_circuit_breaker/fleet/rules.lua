@@ -260,12 +260,12 @@ function steps.report(record, json)
     if not known then names = names + 1 end
     record.instances[ask.instance] = math.max(at, known or at)
   end
-  record.seen_at = record.failures > 0 and math.max(at, record.seen_at) or at
+  if ask.votes then record.seen_at = record.failures > 0 and math.max(at, record.seen_at) or at end
   record.failures = record.failures + ask.failures
   if #ask.bots > 0 then record.bots = count(KEYS[4], ask.bots) end
   record.instance_count = math.max(names, count(KEYS[5], {ask.instance}))
   if is_open then
-    if not record.is_by_hand then record.hold_secs = ask.hold end
+    if ask.votes and not record.is_by_hand then record.hold_secs = ask.hold end
   elseif names < ask.need or is_relapse(record) then
     record.hold_secs = ask.vote
   else

@@ -159,9 +159,13 @@ def reported(
         instances = {name: seen for name, seen in instances.items() if seen > now - vote_secs}
     if report.instance in instances or len(instances) < MAX_INSTANCES:
         instances[report.instance] = max(at, instances.get(report.instance, at))
+    # What stray failures have kept open would never end where no probe can close it.
+    if report.votes:
+        outage = outage.model_copy(
+            update={"seen_at": max(at, outage.seen_at) if outage.failures else at}
+        )
     outage = outage.model_copy(
         update={
-            "seen_at": max(at, outage.seen_at) if outage.failures else at,
             "failures": outage.failures + report.failures,
             "instances": instances,
             "instance_count": max(len(instances), instance_count),
@@ -169,7 +173,7 @@ def reported(
         }
     )
     if outage.is_open:
-        if not outage.is_by_hand:
+        if report.votes and not outage.is_by_hand:
             outage = outage.model_copy(update={"hold_secs": hold_secs})
         return Answer(outage, False)
     if len(instances) < min_instances or _is_relapse(outage, now):

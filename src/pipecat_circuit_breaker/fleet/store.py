@@ -32,7 +32,8 @@ class Report:
         instance: The machine or pod.
         token: That of the process.
         votes: Whether a bot's own evidence has opened its circuit, or whether
-            bots have only failed at what the fleet knows of already.
+            bots have only failed at what the fleet knows of already: that is counted,
+            and keeps no outage open.
         failures: How many failures.
         bots: Names of the bots that failed, unique in the fleet; at most 100.
         age_secs: How old the latest of them is, on the clock of the process.
@@ -105,7 +106,7 @@ class Store(Protocol):
             report: What was seen.
             min_instances: Instances that it takes.
             vote_secs: Seconds for which a vote counts.
-            hold_secs: Seconds for which an open outage is kept after the last report
+            hold_secs: Seconds for which an open outage is kept after the last vote
                 or failed probe; then it is forgotten.
         """
         ...
@@ -142,7 +143,7 @@ class Store(Protocol):
         ...
 
     async def open(self, key: str, who: str, why: str, hold_secs: float) -> Answer:
-        """Open by hand, until closed by hand or nothing was heard of it for ``hold_secs``.
+        """Open by hand, until closed by hand or nobody has voted for ``hold_secs``.
 
         Nobody probes it. Beyond 256 records it is not done.
         """
