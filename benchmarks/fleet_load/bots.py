@@ -150,9 +150,9 @@ class _Store(RedisStore):
             self._told.settled.append((token, time.time()))
         return answer
 
-    async def read(self) -> Any:
+    async def read(self, token: str = "") -> Any:
         self._told.asked["read"] += 1
-        return await super().read()
+        return await super().read(token)
 
     def _count(self, step: str, answer: Answer) -> Answer:
         self._told.asked[step] += 1

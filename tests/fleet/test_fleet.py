@@ -16,6 +16,7 @@ from loguru import logger
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams, ModeSet
 from pipecat_circuit_breaker.fleet.link import LINGER_SECS, MAX_STUCK
+from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
 
 
@@ -154,6 +155,24 @@ async def test_an_outage_is_over_for_all_and_one_of_them_is_first(start, time):
     await turns()
     closed = [("closed", KEY, first) for first in (False, False, True)]
     assert [process.told[-1] for process in (one, two, three)] == closed
+
+
+async def test_of_an_outage_that_is_forgotten_one_is_first_too(time):
+    store = MemoryStore(clock=lambda: AHEAD + time())
+    processes = [Process(store, time, f"pod-{n}", hold_secs=20.0) for n in range(3)]
+    for process in processes:
+        process.join()
+    processes[0].fail()
+    processes[1].fail()
+    await time.pass_(15)
+    assert all(process.fleet.outages for process in processes)
+    await store.read()  # Who only looks takes that from nobody.
+    await time.pass_(10)
+    await store.read()
+    closed = [told for process in processes for told in process.told if told[0] == "closed"]
+    assert sorted(closed) == [("closed", KEY, False), ("closed", KEY, False), ("closed", KEY, True)]
+    for process in processes:
+        await process.fleet.close()
 
 
 async def test_who_was_first_is_so_also_where_the_answer_got_lost(start, store, time):

@@ -363,12 +363,56 @@ async def test_an_outage_of_which_nothing_is_heard_is_forgotten(told):
     await told.after(2)
     assert (await told.store.read()).outages[0].is_open
     await told.after(1.2)
-    knowledge = await told.store.read()
+    knowledge = await told.store.read("abc.7")
     assert [o.state for o in knowledge.outages] == ["closed"]
     assert [o.ending for o in knowledge.history] == ["forgotten"]
-    assert knowledge.history[0].changed_by == ""
+    # Who has found it out is the one of all that was first.
+    assert knowledge.history[0].changed_by == "abc.7"
+    assert (await told.store.read("xyz.1")).history == knowledge.history
     # It was over when it ran out: what fails now is new.
     assert (await told.report("pod-2")).did
+
+
+@pytest.mark.parametrize(
+    ("step", "token"),
+    [
+        (lambda told: told.report("pod-2", need=2, token="abc"), "abc"),
+        (lambda told: told.report("pod-2", votes=False, token="abc"), "abc"),
+        (lambda told: told.lease("abc.2"), "abc.2"),
+        (lambda told: told.settle("abc.3", 1, True), "abc.3"),
+        (lambda told: told.store.close_outage(KEY, "eva", ""), ""),
+        (lambda told: told.store.open(KEY, "eva", "", 10 * told.unit), ""),
+    ],
+    ids=["vote", "report", "lease", "settle", "close", "open"],
+)
+async def test_whatever_step_finds_an_outage_forgotten_has_ended_it(told, step, token):
+    await told.report(hold=1)
+    await told.after(1.2)
+    await step(told)
+    (over,) = (await told.store.read()).history
+    assert over.ending == "forgotten" and over.changed_by == token
+
+
+async def test_room_that_is_made_for_another_outage_ends_what_has_run_out(told):
+    await told.report(hold=1)
+    await told.after(1.2)
+    for n in range(MAX_OUTAGES - 1):
+        await told.report(key=f"s: {n}", hold=10_000)
+    assert (await told.store.read()).history == ()
+    await told.report(key="s: more", hold=10_000, token="abc")
+    assert [over.changed_by for over in (await told.store.read()).history] == ["abc"]
+
+
+async def test_who_only_looks_ends_nothing(told):
+    await told.report(hold=1)
+    await told.report(key="s: long")
+    await told.after(1.2)
+    async with told.store.news() as news:
+        knowledge = await told.store.read()
+        assert [outage.key for outage in knowledge.outages] == ["s: long"]
+        assert knowledge.history == ()
+        over = (await told.store.read("abc.1")).history
+        assert await asyncio.wait_for(anext(news), 1) == over[0]
 
 
 async def test_failures_without_a_vote_are_counted_and_keep_no_outage(told):
@@ -532,7 +576,7 @@ async def test_that_an_outage_is_forgotten_is_news(told):
     await told.report(hold=1)
     async with told.store.news() as news:
         await told.after(1.2)
-        await told.store.read()
+        await told.store.read("abc.1")
         assert (await asyncio.wait_for(anext(news), 1)).ending == "forgotten"
 
 

@@ -96,7 +96,7 @@ class Alike(RuleBasedStateMachine):
     )
     def settle(self, key, token, back, success, wait):
         async def step(store):
-            outages = {outage.key: outage for outage in (await store.read()).outages}
+            outages = {outage.key: outage for outage in (await store.read("t")).outages}
             generation = outages[key].generation - back if key in outages else 0
             return await store.settle(
                 key, token, generation, success=success, waits=(0.0, 0.0, wait)
@@ -119,7 +119,7 @@ class Alike(RuleBasedStateMachine):
     @rule()
     def read(self):
         async def run():
-            return await self.memory.read(), await self.redis.read()
+            return await self.memory.read("t"), await self.redis.read("t")
 
         memory, redis = self.runner.run(run())
         assert redis.mode.model_dump(exclude={"at"}) == memory.mode.model_dump(exclude={"at"})

@@ -75,7 +75,7 @@ STEPS = {
     "open": lambda store: store.open(KEY, "eva", "", 100.0),
     "close_outage": lambda store: store.close_outage(KEY, "eva", ""),
     "set_mode": lambda store: store.set_mode("observe", "eva", "", 100.0),
-    "read": lambda store: store.read(),
+    "read": lambda store: store.read("t"),
 }
 
 
@@ -121,7 +121,7 @@ async def test_what_a_stopped_server_finds_on_waking_is_not_carried_out(any_serv
         # It executes what it has in its buffers before it answers anything new.
         await asyncio.sleep(0.05)
         assert records(any_server) == before
-        assert (await store.read()).mode.mode == "guard"
+        assert (await store.read("t")).mode.mode == "guard"
         assert (await STEPS["settle"](store)).did
 
 
@@ -143,7 +143,7 @@ async def test_a_server_whose_clock_is_another_one_is_learned_anew(redis7):
         for shift in (-1000.0, 1000.0):
             store._offset += shift
             assert (await report(store)).outage is not None
-            now = (await store.read()).now
+            now = (await store.read("t")).now
             assert store._offset + time.monotonic() == pytest.approx(now, abs=0.2)
 
 
@@ -231,7 +231,7 @@ async def test_what_is_flushed_is_begun_anew(any_server):
     async with a_store(any_server) as store:
         await report(store)
         any_server.flush()
-        assert (await store.read()).outages == ()
+        assert (await store.read("t")).outages == ()
         assert (await report(store)).outage.failures == 1
         any_server.flush_scripts()
         assert (await report(store)).outage.failures == 2
@@ -309,7 +309,7 @@ async def everything(url):
             await store.lease(KEY, "pod-1", "t", 5.0)
             await store.settle(KEY, "t", 1, success=True, waits=(1.0,))
             await store.set_mode("observe", "eva", "", 5.0)
-            await store.read()
+            await store.read("t")
             await store._ask("drop", dict, KEY, records_of(await store._ask("read", dict))[KEY])
     finally:
         await store.close()
@@ -384,7 +384,7 @@ async def test_garbage_is_as_none_and_written_over(any_server, garbage):
                 client.lpush("{pcb:test}:1:history", garbage)
                 client.set("{pcb:test}:1:mode", garbage)
             await step(store)
-        assert (await store.read()).mode.mode == "guard"
+        assert (await store.read("t")).mode.mode == "guard"
         assert (await report(store)).did
 
 
@@ -417,7 +417,7 @@ async def test_a_record_that_no_step_leaves_behind_is_as_none(redis7, changes):
             client.hset(RECORDS, KEY, json.dumps(record | changes))
             if "key" not in changes:
                 client.publish("{pcb:test}:1:news", b"o" + json.dumps(record | changes).encode())
-        assert (await store.read()).outages == ()
+        assert (await store.read("t")).outages == ()
         assert records(redis7) == {}
         with redis7.client() as client:
             client.hset(RECORDS, KEY, json.dumps(record | changes))
@@ -458,7 +458,7 @@ def test_a_record_that_was_tampered_with_raises_nothing(redis7, changes):
                 await STEPS[step](store)
             with redis7.client() as client:
                 client.hset(RECORDS, KEY, json.dumps(record | changes))
-            for outage in (await store.read()).outages:
+            for outage in (await store.read("t")).outages:
                 assert outage.key == KEY
                 assert len(outage.model_dump_json()) <= MAX_BYTES
             # Whatever it was, the fleet can be used again.
@@ -485,7 +485,7 @@ async def test_what_only_the_script_can_read_is_dropped(any_server):
                 RECORDS, KEY, json.dumps(record | {"why": "@"}).encode().replace(b"@", b"\xff")
             )
         assert not (await STEPS["lease"](store)).did
-        assert (await store.read()).outages == ()
+        assert (await store.read("t")).outages == ()
         assert records(any_server) == {}
         assert (await report(store)).did
 
@@ -512,7 +512,7 @@ async def test_more_than_was_ever_kept_is_dropped(any_server):
         await report(store)
         with any_server.client() as client:
             client.hset(RECORDS, mapping={f"x{n}": "y" for n in range(2 * MAX_OUTAGES)})
-        assert (await store.read()).outages == ()
+        assert (await store.read("t")).outages == ()
         assert (await report(store)).did
 
 
@@ -525,7 +525,7 @@ async def test_keys_of_another_type_are_as_no_server(any_server):
                 else:
                     client.set(f"{{pcb:test}}:1:{key}", "x")
             with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
-                await store.read()
+                await store.read("t")
             if key != "mode":
                 for name in ("report", "lease", "open"):
                     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
@@ -665,7 +665,7 @@ async def test_each_method_may_be_cancelled_at_any_turn(redis7, name, is_hung):
             finally:
                 if is_hung:
                     redis7.go_on()
-        assert (await store.read()) is not None
+        assert (await store.read("t")) is not None
         began = time.monotonic()
         await store.close()
         assert time.monotonic() - began < 2
@@ -697,9 +697,9 @@ async def goes_through_its_life(store):
             assert (await STEPS["settle"](store)).did
             while (await asyncio.wait_for(anext(news), 5)).is_open:
                 pass
-        assert len((await store.read()).history) == 1
+        assert len((await store.read("t")).history) == 1
         await store.set_mode("observe", "eva", "", 10.0)
-        assert (await store.read()).mode.mode == "observe"
+        assert (await store.read("t")).mode.mode == "observe"
     finally:
         await store.close()
 

@@ -91,7 +91,7 @@ class Link:
             snapshot: Takes in what is heard.
             outbox: What is to be told.
             listener: Who is told of changes.
-            token: Makes the token of a lease.
+            token: Makes tokens that begin with that of the process.
             clock: Monotonic seconds.
             sleep: Lets seconds pass.
         """
@@ -309,7 +309,7 @@ class Link:
 
     async def _read(self) -> None:
         mark = self._snapshot.mark()
-        knowledge = await self._ask(self._store.read(), REQUEST_SECS)
+        knowledge = await self._ask(self._store.read(self._token()), REQUEST_SECS)
         self._read_at, self._jitter = self._clock(), uniform(0.8, 1.2)
         await self._listener.heard(self._snapshot.apply(knowledge, since=mark))
 

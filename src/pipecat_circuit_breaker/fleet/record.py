@@ -108,8 +108,9 @@ class Outage(BaseModel):
         why: What they said, where it was by hand.
         ending: ``recovered``, ``by_hand``, or ``forgotten`` where nothing was heard of it any more.
         is_by_hand: Whether somebody has opened it by hand: then only that closes it.
-        changed_by: Token of the process whose step has opened or closed it last, so
-            that one of all knows that it was first; empty where it was by hand.
+        changed_by: Token of the process whose step has opened or closed it last, or has
+            found it forgotten, so that one of all knows that it was first; empty where it
+            was by hand.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -23,6 +23,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
@@ -220,14 +221,17 @@ class RedisStore:
         }
         await self._ask("mode", lambda: ask)
 
-    async def read(self) -> Knowledge:
+    async def read(self, token: str = "") -> Knowledge:
         """Read all there is, see :meth:`.store.Store.read`."""
+        token = rules.who(token)
         knowledge, unread = _read(await self._ask("read", dict))
-        if unread or any(outage.expires_at <= knowledge.now for outage in knowledge.outages):
-            knowledge, unread = _read(await self._ask("sweep", dict))
+        kept = tuple(outage for outage in knowledge.outages if outage.expires_at > knowledge.now)
+        if token and (unread or len(kept) < len(knowledge.outages)):
+            knowledge, unread = _read(await self._ask("sweep", lambda: {"token": token}))
             for name, text in unread:
                 await self._ask("drop", dict, name, text)
-        return knowledge
+            return knowledge
+        return replace(knowledge, outages=kept)
 
     @asynccontextmanager
     async def news(self) -> AsyncIterator[AsyncIterator[Outage | ModeSet | None]]:

@@ -159,7 +159,7 @@ local function look(name)
   if record and record.state == 'open' and expires_at(record) <= now then
     -- It was over when it ran out: what fails now is new.
     close(record, expires_at(record), 'forgotten', nil)
-    record.changed_by = ''
+    record.changed_by = ask.token or ''
     json = keep(record)
     remember(record)
     tell(record)

@@ -294,10 +294,15 @@ def closed_by_hand(outage: Outage | None, who: str, why: str, now: float) -> Ans
     return Answer(closed.model_copy(update={"why": why, "changed_by": ""}), True)
 
 
-def forgotten(outage: Outage) -> Outage:
-    """End an outage of which nothing was heard any more: it was over when it ran out."""
+def forgotten(outage: Outage, token: str) -> Outage:
+    """End an outage of which nothing was heard any more: it was over when it ran out.
+
+    Args:
+        outage: The record.
+        token: Of the process whose step has found it out; empty where it was by hand.
+    """
     closed = _closed(outage, outage.expires_at, "forgotten", None)
-    return closed.model_copy(update={"changed_by": ""})
+    return closed.model_copy(update={"changed_by": token})
 
 
 def _instances_before(outage: Outage | None) -> dict[str, float]:

@@ -121,7 +121,7 @@ class Store(Protocol):
         Args:
             key: The outage.
             instance: Who asks.
-            token: Unique to this request.
+            token: Unique to this request; it begins with that of the process.
             lease_secs: Seconds for which it is granted.
         """
         ...
@@ -157,8 +157,16 @@ class Store(Protocol):
         """Say what the bots do with what the fleet knows, for ``hold_secs`` seconds."""
         ...
 
-    async def read(self) -> Knowledge:
-        """Read all there is, at once. What is over by then is put away."""
+    async def read(self, token: str = "") -> Knowledge:
+        """Read all there is, at once.
+
+        What has run out by then is put away: an outage ends as ``forgotten`` by the
+        step that finds it so, whichever it is.
+
+        Args:
+            token: Of the process that reads. Who only looks has none: then nothing is
+                put away, and what has run out is left out of the answer.
+        """
         ...
 
     def news(self) -> AbstractAsyncContextManager[AsyncIterator[Outage | ModeSet | None]]:
