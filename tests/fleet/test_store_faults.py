@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections import Counter
 
 import pytest
 import redis.asyncio
@@ -356,6 +357,80 @@ async def test_another_fleet_of_the_server_is_out_of_reach(any_server):
         with pytest.raises(StoreUnavailable, match="NOPERM"):
             await step(store)
     await store.close()
+
+
+class Turns:
+    """Counts the turns of the loop."""
+
+    def __init__(self):
+        self.number = 0
+        self._task = asyncio.ensure_future(self._run())
+
+    async def _run(self):
+        while True:
+            await asyncio.sleep(0)
+            self.number += 1
+
+    def stop(self):
+        self._task.cancel()
+
+
+class Flooded:
+    """A client whose channel has more to say than anybody can hear, all of it there at once."""
+
+    def __init__(self, turns, messages):
+        self._turns = turns
+        self._left = messages
+        self.heard_at = []
+
+    async def initialize(self):
+        pass
+
+    def pubsub(self):
+        return self
+
+    async def subscribe(self, channel):
+        pass
+
+    async def get_message(self, timeout):
+        self.heard_at.append(self._turns.number)
+        self._left -= 1
+        if self._left < 0:
+            raise ConnectionError("over")
+        if len(self.heard_at) == 1:
+            return {"type": "subscribe"}
+        return {"type": "message", "data": b"garbage"}
+
+    async def aclose(self):
+        pass
+
+
+async def test_a_flood_of_messages_leaves_turns_of_the_loop_to_others():
+    turns = Turns()
+    client = Flooded(turns, 900)
+    store = RedisStore(lambda: client, "test")
+    async with store.news() as news:
+        with pytest.raises(StoreUnavailable, match="ConnectionError"):
+            await anext(news)
+    turns.stop()
+    assert len(client.heard_at) == 901
+    assert max(Counter(client.heard_at).values()) <= 20
+
+
+async def test_many_records_leave_turns_of_the_loop_to_others(redis7, monkeypatch):
+    async with a_store(redis7) as store:
+        for n in range(100):
+            await store.open(f"s: {n}", "eva", "", 100.0)
+        for n in range(50):
+            await store.close_outage(f"s: {n}", "eva", "")
+        turns, read_at = Turns(), []
+        read = Outage.read
+        monkeypatch.setattr(Outage, "read", lambda text: read_at.append(turns.number) or read(text))
+        knowledge = await store.read("t")
+        turns.stop()
+    assert len(knowledge.outages) == 100 and len(knowledge.history) == 50
+    assert len(read_at) == 150
+    assert max(Counter(read_at).values()) <= 16
 
 
 # What others write there --------------------------------------------------------------
