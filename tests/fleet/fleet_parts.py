@@ -165,7 +165,7 @@ class FakeStore:
     async def set_mode(self, mode, who, why, hold_secs):
         raise NotImplementedError
 
-    async def read(self):
+    async def read(self, token=""):
         await self._do("read")
         return Knowledge(self.now, self.mode, tuple(self.records.values()))
 

@@ -7,15 +7,17 @@ import math
 import subprocess
 import sys
 import weakref
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from fleet_parts import AHEAD, KEY, FakeStore, Process, Time, Voice, outage, turns
+from fleet_parts import AHEAD, KEY, RESET, FakeStore, Process, Time, Voice, outage, turns
 from loguru import logger
 
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams, Lease, ModeSet
-from pipecat_circuit_breaker.fleet.link import LINGER_SECS, MAX_STUCK
+from pipecat_circuit_breaker.fleet.link import LASTING_SECS, LINGER_SECS, MAX_STUCK
+from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.store import Knowledge, StoreUnavailable
 
 
@@ -152,6 +154,24 @@ async def test_an_outage_is_over_for_all_and_one_of_them_is_first(start, time):
     await turns()
     closed = [("closed", KEY, first) for first in (False, False, True)]
     assert [process.told[-1] for process in (one, two, three)] == closed
+
+
+async def test_of_an_outage_that_is_forgotten_one_is_first_too(time):
+    store = MemoryStore(clock=lambda: AHEAD + time())
+    processes = [Process(store, time, f"pod-{n}", hold_secs=20.0) for n in range(3)]
+    for process in processes:
+        process.join()
+    processes[0].fail()
+    processes[1].fail()
+    await time.pass_(15)
+    assert all(process.fleet.outages for process in processes)
+    await store.read()  # Who only looks takes that from nobody.
+    await time.pass_(10)
+    await store.read()
+    closed = [told for process in processes for told in process.told if told[0] == "closed"]
+    assert sorted(closed) == [("closed", KEY, False), ("closed", KEY, False), ("closed", KEY, True)]
+    for process in processes:
+        await process.fleet.close()
 
 
 async def test_who_was_first_is_so_also_where_the_answer_got_lost(start, store, time):
@@ -508,6 +528,55 @@ async def test_whatever_fails_bots_go_on_alone_and_are_back(start, store, time, 
     await time.pass_(4)
     assert process.fleet.is_connected
     assert process.told.count("alone") == process.told.count("connected") - 1
+
+
+async def test_connections_that_do_not_last_are_made_less_and_less_often(start, store, time, log):
+    process = await start()
+    connected_at = []
+    for _ in range(9_000):
+        if store.listeners:
+            connected_at.append(time.now)
+            store.drop_connections()
+        await time.pass_(0.1)
+    waits = [after - before for before, after in pairwise(connected_at)]
+    for wait, most in zip(waits, (2, 4, 7, 13, 25, 49, *[60] * 99), strict=False):
+        assert most * 0.6 < wait <= most + 0.7
+    # Once per wait each, however often that is.
+    assert len(waits) < 25
+    assert process.told[:4] == ["connected", "alone"] * 2
+    assert len([line for line in log if line[0] == "WARNING"]) <= len(connected_at)
+
+
+async def test_after_one_that_has_lasted_the_next_is_made_at_once(start, store, time):
+    process = await start()
+    for _ in range(6):
+        store.drop_connections()
+        await time.pass_(0.1)
+        while not store.listeners:
+            await time.pass_(0.1)
+    for _ in range(3):
+        await time.pass_(LASTING_SECS)
+        store.drop_connections()
+        await time.pass_(0.7)
+        assert process.fleet.is_connected
+
+
+async def test_failed_attempts_in_between_do_not_make_up_for_connections_that_do_not_last(
+    start, store, time
+):
+    process = await start()
+    for _ in range(5):
+        store.drop_connections()
+        store.faults["news"] = RESET
+        await time.pass_(40)
+        store.faults.clear()
+        await time.pass_(2.1)
+        assert process.fleet.is_connected
+    store.drop_connections()
+    await time.pass_(40)
+    assert not process.fleet.is_connected
+    await time.pass_(21)
+    assert process.fleet.is_connected
 
 
 async def test_news_that_end_are_a_connection_that_is_lost(start, store, time):

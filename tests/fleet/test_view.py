@@ -904,7 +904,7 @@ class HostileStore(FakeStore):
         await self._do("settle")
         return Answer(self._next(), self._did)
 
-    async def read(self):
+    async def read(self, token=""):
         await self._do("read")
         return self.says
 
