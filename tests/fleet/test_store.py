@@ -302,14 +302,14 @@ async def test_one_that_was_not_there_before_is_not_enough(told):
 
 async def test_a_minute_after_the_end_they_may_open_it_again(told, short_tombstone):
     await recover(told, *EVIL)
-    for _ in range(4):
+    for _ in range(5):
         for instance in EVIL:
-            assert not (await told.report(instance, need=3, vote=6)).did
-        await told.after(4.5)
-    await told.after(2.2)
-    answers = [await told.report(instance, need=3) for instance in EVIL]
-    assert [answer.did for answer in answers].count(True) == 1
-    assert answers[-1].outage.is_open
+            before = await told.report(instance, need=3, vote=6)
+            assert not before.did
+        await told.after(4.2)
+    # They have never stopped.
+    again = await told.report("pod-1", need=3, vote=6)
+    assert again.did and again.outage.failures == before.outage.failures + 1
 
 
 async def test_a_suspicion_that_ends_within_that_minute_takes_nothing_with_it(
