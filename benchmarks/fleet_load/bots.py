@@ -151,9 +151,9 @@ class _Store(RedisStore):
             self._told.settled.append((token, time.time()))
         return answer
 
-    async def read(self) -> Any:
+    async def read(self, token: str = "") -> Any:
         self._told.asked["read"] += 1
-        return await super().read()
+        return await super().read(token)
 
     async def _counted(self, step: str, request: Coroutine[Any, Any, Answer]) -> Answer:
         return self._count(step, await request)

@@ -69,7 +69,7 @@ class Cloud:
 class Broken(MemoryStore):
     """A store that nobody can ask any more."""
 
-    async def read(self):
+    async def read(self, token=""):
         raise StoreUnavailable("gone")
 
 

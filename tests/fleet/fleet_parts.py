@@ -165,7 +165,7 @@ class FakeStore:
     async def set_mode(self, mode, who, why, hold_secs):
         raise NotImplementedError
 
-    async def read(self):
+    async def read(self, token=""):
         await self._do("read")
         return Knowledge(self.now, self.mode, tuple(self.records.values()))
 
@@ -221,6 +221,11 @@ class FakeStore:
         }
 
 
+def _share(failure):
+    """As by default, but for services that cannot be heard too."""
+    return isinstance(failure.processor, AIService) and not failure.is_of_one_request
+
+
 class Process:
     """A process of a fleet, with one bot and its service."""
 
@@ -230,7 +235,13 @@ class Process:
         self.fleet = Fleet(
             store=store,
             params=FleetParams(
-                **{"instance": instance, "min_instances": 2, "label": lambda p: "", **params}
+                **{
+                    "instance": instance,
+                    "min_instances": 2,
+                    "label": lambda processor: "",
+                    "share": _share,
+                    **params,
+                }
             ),
             clock=time,
             sleep=time.sleep,

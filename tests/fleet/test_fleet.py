@@ -7,16 +7,18 @@ import math
 import subprocess
 import sys
 import weakref
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from fleet_parts import AHEAD, KEY, FakeStore, Process, Time, Voice, outage, turns
+from fleet_parts import AHEAD, KEY, RESET, FakeStore, Process, Time, Voice, outage, turns
 from loguru import logger
 
 from pipecat_circuit_breaker._core.origin import Origin
-from pipecat_circuit_breaker.fleet import Fleet, FleetParams, ModeSet
-from pipecat_circuit_breaker.fleet.link import LINGER_SECS, MAX_STUCK
-from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from pipecat_circuit_breaker.fleet import Fleet, FleetParams, Lease, ModeSet
+from pipecat_circuit_breaker.fleet.link import LASTING_SECS, LINGER_SECS, MAX_STUCK
+from pipecat_circuit_breaker.fleet.memory import MemoryStore
+from pipecat_circuit_breaker.fleet.store import Knowledge, StoreUnavailable
 
 
 @pytest.fixture
@@ -142,18 +144,34 @@ async def test_an_outage_is_over_for_all_and_one_of_them_is_first(start, time):
     one, two, three = [await start(f"pod-{n}") for n in range(3)]
     one.fail()
     two.fail()
-    await time.pass_(3)
-    three.fail(votes=False)
-    three.told.clear()
-    three.view.worked(three.origin())
+    await turns()
+    three.view.service_worked(three.service)
     await turns()
 
     assert three.fleet.outages != ()
-    await time.pass_(5)
-    three.view.worked(three.origin())
+    await time.pass_(3)
+    three.view.service_worked(three.service)
     await turns()
     closed = [("closed", KEY, first) for first in (False, False, True)]
     assert [process.told[-1] for process in (one, two, three)] == closed
+
+
+async def test_of_an_outage_that_is_forgotten_one_is_first_too(time):
+    store = MemoryStore(clock=lambda: AHEAD + time())
+    processes = [Process(store, time, f"pod-{n}", hold_secs=20.0) for n in range(3)]
+    for process in processes:
+        process.join()
+    processes[0].fail()
+    processes[1].fail()
+    await time.pass_(15)
+    assert all(process.fleet.outages for process in processes)
+    await store.read()  # Who only looks takes that from nobody.
+    await time.pass_(10)
+    await store.read()
+    closed = [told for process in processes for told in process.told if told[0] == "closed"]
+    assert sorted(closed) == [("closed", KEY, False), ("closed", KEY, False), ("closed", KEY, True)]
+    for process in processes:
+        await process.fleet.close()
 
 
 async def test_who_was_first_is_so_also_where_the_answer_got_lost(start, store, time):
@@ -242,6 +260,34 @@ async def test_what_a_store_answers_is_known_without_any_news(start, store):
     assert process.told[-1] == ("opened", KEY, True)
 
 
+async def test_who_has_a_lease_is_known_without_any_news(start, store, time):
+    process = await start()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    store.put = lambda record: store.records.update({record.key: record})
+    assert await process.view.probe(process.service) is not None
+    assert not process.view.may_probe_soon(process.service)
+
+
+async def test_a_lease_that_fails_as_it_must_not_is_reported(start, store, time, log):
+    process = await start()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    store.faults["lease"] = ValueError("a bug")
+    for _ in range(3):
+        assert await process.view.probe(process.service) is None
+    assert [level for level, _ in log].count("ERROR") == 1
+
+
+async def test_alone_no_lease_is_asked_for(start, store, time):
+    process = await start()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    await process.fleet.close()
+    assert await process.fleet._link.lease(KEY, 1.0) is None
+    assert "lease" not in store.log
+
+
 async def test_a_task_that_has_told_all_there_is_sleeps(start, store, time):
     process = await start(min_instances=1)
     process.fail()
@@ -268,30 +314,41 @@ async def test_and_once_in_five_seconds_when_the_outage_is_known(start, store, t
     assert 5 <= len(store.reports) <= 8
 
 
-async def test_the_failure_that_comes_when_the_probe_is_due_is_the_probe(start, store, time):
+async def test_what_fails_when_the_probe_is_due_prolongs_nothing(start, store, time):
     process = await start(min_instances=1)
     process.fail()
     await time.pass_(3)
-    assert "lease" not in store.log
-    process.fail(votes=False)
+    due = store.records[KEY].probe_at
+    assert due < store.now
+    for _ in range(10):
+        process.fail()
+        await time.pass_(1)
+    assert "lease" not in store.log and "settle" not in store.log
+    assert (store.records[KEY].openings, store.records[KEY].probe_at) == (1, due)
+
+
+async def test_the_answer_that_comes_when_the_probe_is_due_is_the_probe(start, store, time):
+    process = await start(min_instances=1)
+    process.fail()
+    await time.pass_(3)
+    process.view.service_worked(process.service)
     await turns()
 
-    assert store.log[-2:] == ["lease", "settle"] or store.log.count("settle") == 1
-    assert process.told[-1] == ("changed", KEY)
-    assert store.records[KEY].openings == 2
-    assert store.records[KEY].probe_at > store.now
+    assert store.log.count("lease") == store.log.count("settle") == 1
+    assert process.told[-1] == ("closed", KEY, True)
 
 
-async def test_of_many_processes_one_probes(start, store, time):
+async def test_of_many_processes_one_ends_it(start, store, time):
     processes = [await start(f"pod-{n}") for n in range(10)]
     for process in processes:
         process.fail()
     await time.pass_(3)
     for process in processes:
-        process.fail(votes=False)
+        process.view.service_worked(process.service)
     await turns(200)
     assert store.log.count("settle") == 1
-    assert store.records[KEY].openings == 2
+    assert store.records[KEY].ending == "recovered"
+    assert [process.told[-1] for process in processes].count(("closed", KEY, True)) == 1
 
 
 async def test_an_outcome_of_which_the_lease_is_of_another_generation_is_not_told(
@@ -308,7 +365,7 @@ async def test_an_outcome_of_which_the_lease_is_of_another_generation_is_not_tol
         return type(answer)(record, answer.did)
 
     store.lease = overtaken
-    process.view.worked(process.origin())
+    process.view.service_worked(process.service)
     await turns()
     assert "lease" in store.log and "settle" not in store.log
 
@@ -318,7 +375,7 @@ async def test_an_outcome_is_told_when_the_store_is_back(start, store, time):
     process.fail()
     await time.pass_(3)
     store.faults["settle"] = StoreUnavailable("gone")
-    process.view.worked(process.origin())
+    process.view.service_worked(process.service)
     await time.pass_(5)
     store.faults.clear()
     await time.pass_(2)
@@ -348,18 +405,61 @@ async def test_what_waited_when_somebody_said_so_is_not_told_either(start, store
     assert len(store.reports) == 1
 
 
-async def test_it_looks_every_five_seconds_and_every_three_while_something_fails(
-    start, store, time
-):
+async def test_it_looks_every_six_seconds_and_every_three_while_something_fails(start, store, time):
     await start()
     store.log.clear()
     await time.pass_(60)
-    assert 10 <= store.log.count("read") <= 15
+    assert 8 <= store.log.count("read") <= 12
 
     store.put(outage())
     store.log.clear()
     await time.pass_(60)
     assert 16 <= store.log.count("read") <= 25
+
+
+async def test_processes_that_began_at_once_look_at_different_times(start, store, time):
+    looked_at, read = [], store.read
+    await start()
+
+    async def looks():
+        looked_at.append(time())
+        return await read()
+
+    store.read = looks
+    await time.pass_(60)
+    waits = {round(after - at, 2) for at, after in zip(looked_at, looked_at[1:], strict=False)}
+    assert len(waits) > 3
+
+
+async def test_what_is_heard_during_a_look_is_newer_than_what_it_shows(start, store, time):
+    process = await start()
+    reads = []
+
+    async def read():
+        knowledge = Knowledge(store.now, store.mode, ())
+        reads.append(knowledge)
+        await time.sleep(1)
+        return knowledge
+
+    store.read = read
+    while not reads:
+        await time.pass_(0.1)
+    store.put(outage(at=store.now))
+    await time.pass_(1.1)
+    assert process.fleet.outages != ()
+    assert ("closed", KEY, False) not in process.told
+
+
+async def test_whose_lease_an_answer_has_found_is_known_without_any_news(start, store, time):
+    process = await start()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    lease = Lease(holder="pod-2", token="theirs", expires_at=store.now + 9)
+    store.records[KEY] = store.records[KEY].model_copy(update={"lease": lease})
+    process.view.service_worked(process.service)
+    await turns()
+    assert not process.view.may_probe_soon(process.service)
+    assert "settle" not in store.log
 
 
 # Alone, and back.
@@ -374,6 +474,20 @@ async def test_a_store_that_is_absent_is_said_once(start, store, time, log):
     warnings = [line for line in log if line[0] == "WARNING"]
     assert len(warnings) == 1 and "connection refused" in warnings[0][1]
     assert process.fleet.status()["alone_reason"] == "connection refused"
+
+
+async def test_a_store_that_is_absent_is_asked_less_and_less_until_it_was_there(start, store, time):
+    store.faults["news"] = StoreUnavailable("connection refused")
+    await start()
+    await time.pass_(60)
+    assert 25 <= store.log.count("news") <= 60
+    store.faults.clear()
+    await time.pass_(2.01)
+    # Lost, and there again: 0.1 s, and up to half a second.
+    store.log.clear()
+    store.drop_connections()
+    await time.pass_(0.61)
+    assert store.log == ["news", "read"]
 
 
 async def test_it_is_back_within_two_seconds(start, store, time, log):
@@ -400,6 +514,8 @@ async def test_whatever_fails_bots_go_on_alone_and_are_back(start, store, time, 
         store.drop_connections()
     for _ in range(80):
         process.fail(votes=False)
+        if method in ("lease", "settle"):
+            process.view.service_worked(process.service)
         await time.pass_(0.1)
     assert "alone" in process.told
     if method in ("read", "news", "report"):
@@ -412,6 +528,55 @@ async def test_whatever_fails_bots_go_on_alone_and_are_back(start, store, time, 
     await time.pass_(4)
     assert process.fleet.is_connected
     assert process.told.count("alone") == process.told.count("connected") - 1
+
+
+async def test_connections_that_do_not_last_are_made_less_and_less_often(start, store, time, log):
+    process = await start()
+    connected_at = []
+    for _ in range(9_000):
+        if store.listeners:
+            connected_at.append(time.now)
+            store.drop_connections()
+        await time.pass_(0.1)
+    waits = [after - before for before, after in pairwise(connected_at)]
+    for wait, most in zip(waits, (2, 4, 7, 13, 25, 49, *[60] * 99), strict=False):
+        assert most * 0.6 < wait <= most + 0.7
+    # Once per wait each, however often that is.
+    assert len(waits) < 25
+    assert process.told[:4] == ["connected", "alone"] * 2
+    assert len([line for line in log if line[0] == "WARNING"]) <= len(connected_at)
+
+
+async def test_after_one_that_has_lasted_the_next_is_made_at_once(start, store, time):
+    process = await start()
+    for _ in range(6):
+        store.drop_connections()
+        await time.pass_(0.1)
+        while not store.listeners:
+            await time.pass_(0.1)
+    for _ in range(3):
+        await time.pass_(LASTING_SECS)
+        store.drop_connections()
+        await time.pass_(0.7)
+        assert process.fleet.is_connected
+
+
+async def test_failed_attempts_in_between_do_not_make_up_for_connections_that_do_not_last(
+    start, store, time
+):
+    process = await start()
+    for _ in range(5):
+        store.drop_connections()
+        store.faults["news"] = RESET
+        await time.pass_(40)
+        store.faults.clear()
+        await time.pass_(2.1)
+        assert process.fleet.is_connected
+    store.drop_connections()
+    await time.pass_(40)
+    assert not process.fleet.is_connected
+    await time.pass_(21)
+    assert process.fleet.is_connected
 
 
 async def test_news_that_end_are_a_connection_that_is_lost(start, store, time):
@@ -495,6 +660,18 @@ async def test_requests_that_hang_are_ended_and_made_again(start, store, time):
     assert process.told == ["alone"]
 
 
+@pytest.mark.parametrize("method", ["news", "read"])
+async def test_a_store_that_does_not_answer_is_said_after_a_second_and_a_half(
+    start, store, time, method
+):
+    store.faults[method] = "hang"
+    process = await start()
+    await time.pass_(1.49)
+    assert process.told == []
+    await time.pass_(0.01)
+    assert process.told == ["alone"]
+
+
 async def test_a_hung_store_is_noticed_before_its_knowledge_is_too_old(start, store, time):
     process = await start()
     store.put(outage())
@@ -533,6 +710,7 @@ async def test_so_is_one_that_is_full_when_the_probe_is_due(start, store, time):
         store.faults[method] = StoreUnavailable("OOM")
     for _ in range(300):
         process.fail(votes=False)
+        process.view.service_worked(process.service)
         await time.pass_(0.1)
     assert [told for told in process.told if "opened" not in told] == ["connected", "alone"]
 
@@ -597,8 +775,11 @@ async def test_a_call_waits_no_longer_than_it_has_said(start, store, time, fault
     asking = asyncio.ensure_future(process.fleet.outage(KEY, timeout_secs=0.3))
     await time.pass_(0.29)
     assert not asking.done()
+    tasks = len(asyncio.all_tasks())
     await time.pass_(0.01)
     assert asking.done() and asking.result() is None
+    # The one who has asked, and what it waited for.
+    assert len(asyncio.all_tasks()) == tasks - 3
 
 
 async def test_a_call_does_not_wait_where_the_store_is_known_to_be_gone(start, store, time):
@@ -610,8 +791,11 @@ async def test_a_call_does_not_wait_where_the_store_is_known_to_be_gone(start, s
 
 
 async def test_a_call_that_may_not_wait_does_not(start, store):
+    store.faults["news"] = "hang"
     process = await start(joins=False)
-    assert await process.fleet.outage(KEY, timeout_secs=0) is None
+    asking = asyncio.ensure_future(process.fleet.outage(KEY, timeout_secs=0))
+    await turns(3)
+    assert asking.done() and asking.result() is None
 
 
 @pytest.mark.parametrize("mode", ["observe", "disabled"])
@@ -668,6 +852,14 @@ async def test_it_lingers_for_the_next_call(start, store, time):
     assert store.log[-1] == "close"
     assert not process.fleet.is_connected
     assert store.listeners == set()
+
+
+async def test_as_long_as_it_lingers_it_knows_what_goes_on(start, store, time):
+    process = await start()
+    process.view.leave()
+    for _ in range(28):
+        await time.pass_(1)
+        assert process.fleet.is_connected
 
 
 async def test_it_lingers_no_longer_where_the_store_is_gone(start, store, time):
@@ -846,6 +1038,32 @@ def test_a_loop_after_the_other_is_served():
     assert store.log.count("news") == 2
 
 
+def test_requests_that_a_loop_has_left_behind_are_nothing_to_the_next():
+    time = Time()
+    store = FakeStore(time)
+    process = Process(store, time)
+    store.faults["read"] = "deaf"
+
+    async def leave_behind():
+        process.join()
+        await time.pass_(60)
+        assert process.fleet._link._stuck
+
+    # As a program that stops in the middle: nobody waits for what does not end.
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave_behind())
+    loop.close()
+    store.faults.clear()
+    store.released = asyncio.Event()
+
+    async def call():
+        process.join()
+        await turns()
+        assert process.fleet.is_connected
+
+    asyncio.run(call())
+
+
 def test_a_bot_without_a_loop_cannot_join(time):
     with pytest.raises(RuntimeError, match="no running event loop"):
         Process(FakeStore(time), time).join()
@@ -962,7 +1180,11 @@ def test_without_a_url_redis_is_not_even_looked_for():
 
 async def test_without_a_url_all_fleets_of_a_name_in_a_process_know_the_same(time):
     fleets = [
-        Fleet(params=FleetParams(name=name), clock=time, sleep=time.sleep)
+        Fleet(
+            params=FleetParams(name=name, share=lambda failure: True),
+            clock=time,
+            sleep=time.sleep,
+        )
         for name in ("one-of-a-test", "one-of-a-test", "another-of-a-test")
     ]
     one, two, other = fleets

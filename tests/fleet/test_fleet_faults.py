@@ -28,7 +28,11 @@ class Bots:
         self.fleets, self.views, self.told = [], [], []
         for number in range(3):
             params = FleetParams(
-                name="test", instance=f"pod-{number}", min_instances=2, label=lambda p: ""
+                name="test",
+                instance=f"pod-{number}",
+                min_instances=2,
+                label=lambda p: "",
+                share=lambda failure: True,
             )
             fleet = Fleet(url, params=params)
             told = []

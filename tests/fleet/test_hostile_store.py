@@ -71,7 +71,7 @@ class Hostile:
     async def settle(self, *_, **__):
         return self._answer()
 
-    async def read(self):
+    async def read(self, token=""):
         some = self.random.sample(self.pool, self.random.randint(0, len(self.pool)))
         return Knowledge(self.random.uniform(-1e6, 1e6), ModeSet(), tuple(some))
 

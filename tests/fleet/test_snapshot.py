@@ -112,6 +112,58 @@ def test_a_tombstone_is_kept_for_a_minute_whatever_a_store_has_lost(snapshot, cl
     assert snapshot.get(KEY) is None
 
 
+def read_by(snapshot, clock, secs, *outages, now):
+    """What becomes of it where the store says the same each second, for so long."""
+    changes = []
+    for second in range(secs):
+        clock.advance(1)
+        changes += snapshot.apply(known(*outages, now=now + second))
+    return kinds(changes)
+
+
+def test_a_store_whose_clock_is_behind_is_believed_after_a_minute_at_most(snapshot, clock):
+    over = outage(state="closed", generation=5, closed_at=NOW)
+    snapshot.apply(known(over))
+    # Failed over, to one that has lost all and is five minutes behind.
+    new = outage(generation=1, at=NOW - 299)
+    assert read_by(snapshot, clock, 59, new, now=NOW - 299) == []
+    assert kinds(snapshot.apply(new)) == []
+    assert read_by(snapshot, clock, 1, new, now=NOW - 240) == ["opened"]
+
+
+def test_so_is_its_news(snapshot, clock):
+    over = outage(state="closed", generation=5, closed_at=NOW)
+    snapshot.apply(known(over))
+    clock.advance(60)
+    assert kinds(snapshot.apply(outage(generation=1, at=NOW - 240))) == ["opened"]
+
+
+def test_a_tombstone_of_the_future_is_believed_for_a_minute(snapshot, clock):
+    snapshot.apply(known())
+    forged = outage(state="closed", generation=2**53, closed_at=NOW + 1e6)
+    for _ in range(6):
+        snapshot.apply(forged)  # However often it comes.
+        clock.advance(10)
+    assert kinds(snapshot.apply(outage(generation=1, at=NOW + 60))) == ["opened"]
+
+
+def test_a_tombstone_that_is_heard_of_late_is_believed_for_the_rest_of_its_minute(snapshot, clock):
+    over = outage(state="closed", generation=5, closed_at=NOW - 50)
+    snapshot.apply(known(over))
+    clock.advance(9.9)
+    assert snapshot.apply(outage(generation=4, at=NOW - 99)) == []
+    clock.advance(0.2)
+    assert kinds(snapshot.apply(outage(generation=4, at=NOW - 99))) == ["opened"]
+
+
+def test_another_end_is_another_minute(snapshot, clock):
+    snapshot.apply(known(outage(state="closed", generation=5, closed_at=NOW)))
+    clock.advance(50)
+    snapshot.apply(known(outage(state="closed", generation=8, closed_at=NOW + 50), now=NOW + 50))
+    clock.advance(50)
+    assert snapshot.apply(outage(generation=7, at=NOW - 99)) == []
+
+
 def test_a_server_that_was_flushed_is_believed_again_at_its_next_outage(snapshot):
     snapshot.apply(outage(state="closed", generation=5, closed_at=AHEAD + 9))
     assert kinds(snapshot.apply(outage(generation=1, at=AHEAD + 10))) == ["opened"]

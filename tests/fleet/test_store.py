@@ -9,10 +9,11 @@ import asyncio
 import pytest
 import servers
 
-from pipecat_circuit_breaker.fleet import rules
+from pipecat_circuit_breaker.fleet import record, redis, rules
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.news import MAX_UNREAD
 from pipecat_circuit_breaker.fleet.record import (
+    MAX_BYTES,
     MAX_INSTANCES,
     MAX_OUTAGES,
     TOMBSTONE_SECS,
@@ -97,6 +98,22 @@ async def told(kept_in, clock, monkeypatch):
     store = RedisStore(kept_in.url, "test")
     yield Told(store, UNIT_SECS, wait)
     await store.close()
+
+
+@pytest.fixture
+def short_tombstone(told, monkeypatch):
+    """Twenty units, so that nobody waits for a minute."""
+    for module in (record, redis, rules):
+        monkeypatch.setattr(module, "TOMBSTONE_SECS", 20 * told.unit)
+
+
+async def recover(told, *instances, need=3):
+    """An outage that some have seen, and that is over."""
+    for instance in instances:
+        answer = await told.report(instance, need=need)
+    await told.after(2.1)
+    await told.lease("p.1")
+    return (await told.settle("p.1", answer.outage.generation, True)).outage
 
 
 async def test_votes_of_enough_instances_open_and_only_the_last_of_them_did(told):
@@ -262,19 +279,153 @@ async def test_what_failed_before_the_closing_opens_nothing_after_it(told):
     assert opened.outage.bots == 2 and opened.outage.closed_at is None
 
 
+EVIL = ("pod-1", "pod-2", "pod-3")
+
+
+async def test_those_whose_outage_has_recovered_do_not_open_it_again_by_themselves(told):
+    over = await recover(told, *EVIL)
+    for _ in range(3):
+        for instance in EVIL:
+            answer = await told.report(instance, need=3)
+            assert not answer.did and answer.outage.state == "suspected"
+    assert set(answer.outage.instances_before) == set(over.instances) == set(EVIL)
+    opened = await told.report("pod-4", need=3)
+    assert opened.did and opened.outage.instances_before == {}
+
+
+async def test_one_that_was_not_there_before_is_not_enough(told):
+    await recover(told, *EVIL)
+    assert not (await told.report("pod-4", need=3)).did
+    assert not (await told.report("pod-1", need=3)).did
+    assert (await told.report("pod-2", need=3)).did
+
+
+async def test_a_minute_after_the_end_they_may_open_it_again(told, short_tombstone):
+    await recover(told, *EVIL)
+    for _ in range(4):
+        for instance in EVIL:
+            assert not (await told.report(instance, need=3, vote=6)).did
+        await told.after(4.5)
+    await told.after(2.2)
+    answers = [await told.report(instance, need=3) for instance in EVIL]
+    assert [answer.did for answer in answers].count(True) == 1
+    assert answers[-1].outage.is_open
+
+
+async def test_a_suspicion_that_ends_within_that_minute_takes_nothing_with_it(
+    told, short_tombstone
+):
+    await recover(told, *EVIL)
+    for instance in EVIL:
+        await told.report(instance, need=3, vote=2)
+    await told.after(3)
+    answers = [await told.report(instance, need=3, vote=2) for instance in EVIL]
+    assert not any(answer.did for answer in answers)
+    assert answers[0].outage.instances.keys() == {"pod-1"}  # The votes before are old.
+
+
+@pytest.mark.parametrize("ending", ["by_hand", "forgotten"])
+async def test_after_another_end_those_of_before_open_it_again(told, ending):
+    for instance in EVIL:
+        await told.report(instance, need=3, hold=1)
+    if ending == "by_hand":
+        await told.store.close_outage(KEY, "eva", "")
+    else:
+        await told.after(1.2)
+    first = await told.report("pod-1", need=3)
+    assert first.outage.state == "suspected" and first.outage.instances_before == {}
+    await told.report("pod-2", need=3)
+    assert (await told.report("pod-3", need=3)).did
+
+
+async def test_opening_by_hand_asks_nobody_who_was_there_before(told):
+    await recover(told, *EVIL)
+    await told.report("pod-1", need=3)
+    by_hand = (await told.store.open(KEY, "eva", "", 100 * told.unit)).outage
+    assert by_hand.is_open and by_hand.instances_before == {}
+
+
+async def test_the_longest_names_of_now_and_of_before_fit_into_a_record(told):
+    before = [f"{n:02d}" + 62 * '"' for n in range(MAX_INSTANCES)]
+    await recover(told, *before, need=MAX_INSTANCES)
+    for n in range(MAX_INSTANCES - 1):
+        answer = await told.report(f"{n + 100:03d}" + 61 * '"', need=MAX_INSTANCES)
+    assert len(answer.outage.instances) == MAX_INSTANCES - 1
+    assert len(answer.outage.instances_before) == MAX_INSTANCES
+    assert len(answer.outage.model_dump_json()) < MAX_BYTES
+    assert (await told.report("more", need=MAX_INSTANCES)).did
+
+
 async def test_an_outage_of_which_nothing_is_heard_is_forgotten(told):
     await told.report(hold=3)
     await told.after(2)
-    await told.report(hold=3, votes=False)
+    await told.report(hold=3)
     await told.after(2)
     assert (await told.store.read()).outages[0].is_open
     await told.after(1.2)
-    knowledge = await told.store.read()
+    knowledge = await told.store.read("abc.7")
     assert [o.state for o in knowledge.outages] == ["closed"]
     assert [o.ending for o in knowledge.history] == ["forgotten"]
-    assert knowledge.history[0].changed_by == ""
+    # Who has found it out is the one of all that was first.
+    assert knowledge.history[0].changed_by == "abc.7"
+    assert (await told.store.read("xyz.1")).history == knowledge.history
     # It was over when it ran out: what fails now is new.
     assert (await told.report("pod-2")).did
+
+
+@pytest.mark.parametrize(
+    ("step", "token"),
+    [
+        (lambda told: told.report("pod-2", need=2, token="abc"), "abc"),
+        (lambda told: told.report("pod-2", votes=False, token="abc"), "abc"),
+        (lambda told: told.lease("abc.2"), "abc.2"),
+        (lambda told: told.settle("abc.3", 1, True), "abc.3"),
+        (lambda told: told.store.close_outage(KEY, "eva", ""), ""),
+        (lambda told: told.store.open(KEY, "eva", "", 10 * told.unit), ""),
+    ],
+    ids=["vote", "report", "lease", "settle", "close", "open"],
+)
+async def test_whatever_step_finds_an_outage_forgotten_has_ended_it(told, step, token):
+    await told.report(hold=1)
+    await told.after(1.2)
+    await step(told)
+    (over,) = (await told.store.read()).history
+    assert over.ending == "forgotten" and over.changed_by == token
+
+
+async def test_room_that_is_made_for_another_outage_ends_what_has_run_out(told):
+    await told.report(hold=1)
+    await told.after(1.2)
+    for n in range(MAX_OUTAGES - 1):
+        await told.report(key=f"s: {n}", hold=10_000)
+    assert (await told.store.read()).history == ()
+    await told.report(key="s: more", hold=10_000, token="abc")
+    assert [over.changed_by for over in (await told.store.read()).history] == ["abc"]
+
+
+async def test_who_only_looks_ends_nothing(told):
+    await told.report(hold=1)
+    await told.report(key="s: long")
+    await told.after(1.2)
+    async with told.store.news() as news:
+        knowledge = await told.store.read()
+        assert [outage.key for outage in knowledge.outages] == ["s: long"]
+        assert knowledge.history == ()
+        over = (await told.store.read("abc.1")).history
+        assert await asyncio.wait_for(anext(news), 1) == over[0]
+
+
+async def test_failures_without_a_vote_are_counted_and_keep_no_outage(told):
+    opened = (await told.report(hold=4)).outage
+    await told.after(2)
+    answer = await told.report("pod-2", votes=False, failures=5, hold=100)
+    assert answer.outage.is_open and answer.outage.failures == 6 and answer.outage.bots == 2
+    assert set(answer.outage.instances) == {"pod-1", "pod-2"}
+    assert answer.outage.seen_at == opened.seen_at
+    assert answer.outage.failed_at == pytest.approx(opened.seen_at + 2 * told.unit, abs=0.1)
+    assert answer.outage.hold_secs == opened.hold_secs
+    await told.after(2.2)
+    assert not any(outage.is_open for outage in (await told.store.read()).outages)
 
 
 async def test_a_failed_probe_keeps_the_outage(told):
@@ -425,7 +576,7 @@ async def test_that_an_outage_is_forgotten_is_news(told):
     await told.report(hold=1)
     async with told.store.news() as news:
         await told.after(1.2)
-        await told.store.read()
+        await told.store.read("abc.1")
         assert (await asyncio.wait_for(anext(news), 1)).ending == "forgotten"
 
 

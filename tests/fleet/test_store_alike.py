@@ -33,6 +33,7 @@ def plain(outage):
         return None
     kept = outage.model_dump(exclude=TIMES)
     kept["instances"] = set(outage.instances)
+    kept["instances_before"] = set(outage.instances_before)
     kept["lease"] = outage.lease and (outage.lease.holder, outage.lease.token)
     for name in ("opened_at", "closed_at", "probe_at"):
         kept[name] = getattr(outage, name) is not None
@@ -95,7 +96,7 @@ class Alike(RuleBasedStateMachine):
     )
     def settle(self, key, token, back, success, wait):
         async def step(store):
-            outages = {outage.key: outage for outage in (await store.read()).outages}
+            outages = {outage.key: outage for outage in (await store.read("t")).outages}
             generation = outages[key].generation - back if key in outages else 0
             return await store.settle(
                 key, token, generation, success=success, waits=(0.0, 0.0, wait)
@@ -118,7 +119,7 @@ class Alike(RuleBasedStateMachine):
     @rule()
     def read(self):
         async def run():
-            return await self.memory.read(), await self.redis.read()
+            return await self.memory.read("t"), await self.redis.read("t")
 
         memory, redis = self.runner.run(run())
         assert redis.mode.model_dump(exclude={"at"}) == memory.mode.model_dump(exclude={"at"})

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections import Counter
 
 import pytest
 import redis.asyncio
@@ -75,7 +76,7 @@ STEPS = {
     "open": lambda store: store.open(KEY, "eva", "", 100.0),
     "close_outage": lambda store: store.close_outage(KEY, "eva", ""),
     "set_mode": lambda store: store.set_mode("observe", "eva", "", 100.0),
-    "read": lambda store: store.read(),
+    "read": lambda store: store.read("t"),
 }
 
 
@@ -121,7 +122,7 @@ async def test_what_a_stopped_server_finds_on_waking_is_not_carried_out(any_serv
         # It executes what it has in its buffers before it answers anything new.
         await asyncio.sleep(0.05)
         assert records(any_server) == before
-        assert (await store.read()).mode.mode == "guard"
+        assert (await store.read("t")).mode.mode == "guard"
         assert (await STEPS["settle"](store)).did
 
 
@@ -153,7 +154,7 @@ async def test_a_server_whose_clock_is_another_one_is_learned_anew(redis7):
         for shift in (-1000.0, 1000.0):
             store._offset += shift
             assert (await report(store)).outage is not None
-            now = (await store.read()).now
+            now = (await store.read("t")).now
             assert store._offset + time.monotonic() == pytest.approx(now, abs=0.2)
 
 
@@ -241,7 +242,7 @@ async def test_what_is_flushed_is_begun_anew(any_server):
     async with a_store(any_server) as store:
         await report(store)
         any_server.flush()
-        assert (await store.read()).outages == ()
+        assert (await store.read("t")).outages == ()
         assert (await report(store)).outage.failures == 1
         any_server.flush_scripts()
         assert (await report(store)).outage.failures == 2
@@ -319,7 +320,7 @@ async def everything(url):
             await store.lease(KEY, "pod-1", "t", 5.0)
             await store.settle(KEY, "t", 1, success=True, waits=(1.0,))
             await store.set_mode("observe", "eva", "", 5.0)
-            await store.read()
+            await store.read("t")
             await store._ask("drop", dict, KEY, records_of(await store._ask("read", dict))[KEY])
     finally:
         await store.close()
@@ -368,6 +369,80 @@ async def test_another_fleet_of_the_server_is_out_of_reach(any_server):
     await store.close()
 
 
+class Turns:
+    """Counts the turns of the loop."""
+
+    def __init__(self):
+        self.number = 0
+        self._task = asyncio.ensure_future(self._run())
+
+    async def _run(self):
+        while True:
+            await asyncio.sleep(0)
+            self.number += 1
+
+    def stop(self):
+        self._task.cancel()
+
+
+class Flooded:
+    """A client whose channel has more to say than anybody can hear, all of it there at once."""
+
+    def __init__(self, turns, messages):
+        self._turns = turns
+        self._left = messages
+        self.heard_at = []
+
+    async def initialize(self):
+        pass
+
+    def pubsub(self):
+        return self
+
+    async def subscribe(self, channel):
+        pass
+
+    async def get_message(self, timeout):
+        self.heard_at.append(self._turns.number)
+        self._left -= 1
+        if self._left < 0:
+            raise ConnectionError("over")
+        if len(self.heard_at) == 1:
+            return {"type": "subscribe"}
+        return {"type": "message", "data": b"garbage"}
+
+    async def aclose(self):
+        pass
+
+
+async def test_a_flood_of_messages_leaves_turns_of_the_loop_to_others():
+    turns = Turns()
+    client = Flooded(turns, 900)
+    store = RedisStore(lambda: client, "test")
+    async with store.news() as news:
+        with pytest.raises(StoreUnavailable, match="ConnectionError"):
+            await anext(news)
+    turns.stop()
+    assert len(client.heard_at) == 901
+    assert max(Counter(client.heard_at).values()) <= 20
+
+
+async def test_many_records_leave_turns_of_the_loop_to_others(redis7, monkeypatch):
+    async with a_store(redis7) as store:
+        for n in range(100):
+            await store.open(f"s: {n}", "eva", "", 100.0)
+        for n in range(50):
+            await store.close_outage(f"s: {n}", "eva", "")
+        turns, read_at = Turns(), []
+        read = Outage.read
+        monkeypatch.setattr(Outage, "read", lambda text: read_at.append(turns.number) or read(text))
+        knowledge = await store.read("t")
+        turns.stop()
+    assert len(knowledge.outages) == 100 and len(knowledge.history) == 50
+    assert len(read_at) == 150
+    assert max(Counter(read_at).values()) <= 16
+
+
 # What others write there --------------------------------------------------------------
 
 GARBAGE = [
@@ -394,7 +469,7 @@ async def test_garbage_is_as_none_and_written_over(any_server, garbage):
                 client.lpush("{pcb:test}:1:history", garbage)
                 client.set("{pcb:test}:1:mode", garbage)
             await step(store)
-        assert (await store.read()).mode.mode == "guard"
+        assert (await store.read("t")).mode.mode == "guard"
         assert (await report(store)).did
 
 
@@ -411,6 +486,9 @@ async def test_garbage_is_as_none_and_written_over(any_server, garbage):
         {"state": "suspected", "closed_at": 1e13},
         {"instances": {"pod-1": 1e13}},
         {"instances": {f"pod-{n}": 1.0 for n in range(MAX_INSTANCES + 1)}},
+        {"instances_before": {"pod-1": 1e13}},
+        {"instances_before": {f"pod-{n}": 1.0 for n in range(MAX_INSTANCES + 1)}},
+        {"instances_before": None},
         {"seen_at": -1},
         {"lease": {"holder": "x", "token": "x", "expires_at": 1e13}},
         {"key": "TTS: another"},
@@ -424,7 +502,7 @@ async def test_a_record_that_no_step_leaves_behind_is_as_none(redis7, changes):
             client.hset(RECORDS, KEY, json.dumps(record | changes))
             if "key" not in changes:
                 client.publish("{pcb:test}:1:news", b"o" + json.dumps(record | changes).encode())
-        assert (await store.read()).outages == ()
+        assert (await store.read("t")).outages == ()
         assert records(redis7) == {}
         with redis7.client() as client:
             client.hset(RECORDS, KEY, json.dumps(record | changes))
@@ -465,13 +543,22 @@ def test_a_record_that_was_tampered_with_raises_nothing(redis7, changes):
                 await STEPS[step](store)
             with redis7.client() as client:
                 client.hset(RECORDS, KEY, json.dumps(record | changes))
-            for outage in (await store.read()).outages:
+            for outage in (await store.read("t")).outages:
                 assert outage.key == KEY
                 assert len(outage.model_dump_json()) <= MAX_BYTES
             # Whatever it was, the fleet can be used again.
             assert (await store.open(KEY, "eva", "", 10.0)).outage is not None
 
     asyncio.run(run())
+
+
+async def test_a_record_of_a_release_that_knew_of_no_instances_before_is_read(any_server):
+    record = await _sound_record(any_server)
+    del record["instances_before"]
+    async with a_store(any_server) as store:
+        with any_server.client() as client:
+            client.hset(RECORDS, KEY, json.dumps(record))
+        assert (await report(store)).outage.failures == record["failures"] + 1
 
 
 async def test_what_only_the_script_can_read_is_dropped(any_server):
@@ -483,7 +570,7 @@ async def test_what_only_the_script_can_read_is_dropped(any_server):
                 RECORDS, KEY, json.dumps(record | {"why": "@"}).encode().replace(b"@", b"\xff")
             )
         assert not (await STEPS["lease"](store)).did
-        assert (await store.read()).outages == ()
+        assert (await store.read("t")).outages == ()
         assert records(any_server) == {}
         assert (await report(store)).did
 
@@ -510,7 +597,7 @@ async def test_more_than_was_ever_kept_is_dropped(any_server):
         await report(store)
         with any_server.client() as client:
             client.hset(RECORDS, mapping={f"x{n}": "y" for n in range(2 * MAX_OUTAGES)})
-        assert (await store.read()).outages == ()
+        assert (await store.read("t")).outages == ()
         assert (await report(store)).did
 
 
@@ -523,7 +610,7 @@ async def test_keys_of_another_type_are_as_no_server(any_server):
                 else:
                     client.set(f"{{pcb:test}}:1:{key}", "x")
             with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
-                await store.read()
+                await store.read("t")
             if key != "mode":
                 for name in ("report", "lease", "open"):
                     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
@@ -663,7 +750,7 @@ async def test_each_method_may_be_cancelled_at_any_turn(redis7, name, is_hung):
             finally:
                 if is_hung:
                     redis7.go_on()
-        assert (await store.read()) is not None
+        assert (await store.read("t")) is not None
         began = time.monotonic()
         await store.close()
         assert time.monotonic() - began < 2
@@ -695,9 +782,9 @@ async def goes_through_its_life(store):
             assert (await STEPS["settle"](store)).did
             while (await asyncio.wait_for(anext(news), 5)).is_open:
                 pass
-        assert len((await store.read()).history) == 1
+        assert len((await store.read("t")).history) == 1
         await store.set_mode("observe", "eva", "", 10.0)
-        assert (await store.read()).mode.mode == "observe"
+        assert (await store.read("t")).mode.mode == "observe"
     finally:
         await store.close()
 

@@ -8,7 +8,14 @@ from fleet_parts import AHEAD, KEY, FakeStore, Process, Time, Voice, outage, tur
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loguru import logger
-from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.frames.frames import (
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.services.llm_service import LLMService
+from pipecat.services.settings import LLMSettings
 
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams, Lease, ModeSet
@@ -84,7 +91,7 @@ async def test_of_an_origin_that_nobody_has_told_of_nothing_is_known(process, vi
     origin = Origin.of(process.service, "ConnectError", where="here")
     assert view.knows(origin) is None
     view.failed(origin, votes=True)
-    view.worked(origin)
+    view.service_worked(process.service)
     await turns()
     assert store.reports == []
 
@@ -173,7 +180,10 @@ async def test_a_bot_remembers_256_origins_the_latest(process, view, store):
     await turns()
     assert view.knows(origins[-1]) is not None
     assert view.knows(origins[0]) is None
-    assert len(view._keys) == 256
+    for number in range(1000):
+        view.failed(process.origin(f"another kind {chr(65 + number % 26)}{number}"), votes=True)
+    assert len(view._asked) <= 256
+    assert len(view._keys) == len(view._processors) == 256
 
 
 # What it tells.
@@ -182,8 +192,8 @@ async def test_a_bot_remembers_256_origins_the_latest(process, view, store):
 async def test_what_it_tells_has_the_bots_own_name(process, store):
     other = process.fleet.join("other", lambda: (), lambda origins: None)
     process.fail()
-    other._keys.update(process.view._keys)
-    other.failed(process.origin(), votes=False)
+    other.learn(process.origin(), process.service, exception=OSError())
+    other.failed(process.origin(), votes=True)
     await turns()
     (report,) = store.reports
     token = report.token
@@ -202,10 +212,70 @@ async def test_one_who_has_left_tells_nothing(process, view, store):
     assert store.reports == []
 
 
+async def test_one_who_has_left_knows_nothing_and_keeps_nothing(process, view, store):
+    origin = process.origin()
+    store.put(outage())
+    await turns()
+    assert view.knows(origin) is not None
+    view.leave()
+    assert not view.learn(origin, process.service, exception=OSError())
+    assert view.knows(origin) is None
+    assert not (view._keys or view._processors or view._asked or view._heard)
+    store.put(outage(state="closed", generation=1))
+    await turns()
+    assert process.closed == []
+
+
+async def test_one_who_has_left_ends_nothing(process, view, store):
+    store.put(outage(probe_at=store.now))
+    await turns()
+    view.leave()
+    view.service_worked(process.service)
+    await turns()
+    assert "lease" not in store.log
+
+
+async def test_what_works_while_nobody_can_be_told_ends_nothing_later(process, view, store, time):
+    store.put(outage(probe_at=store.now))
+    await turns()
+    store.drop_connections()
+    await turns()
+    view.service_worked(process.service)
+    await time.pass_(2)
+    assert process.fleet.is_connected
+    assert "lease" not in store.log
+
+
+async def test_alone_nothing_is_known(process, view, store):
+    origin = process.origin()
+    store.put(outage(probe_at=store.now))
+    await turns()
+    service = process.service
+    assert view.is_connected and view.is_out(service) and view.may_probe_soon(service)
+    store.drop_connections()
+    await turns()
+    assert not (view.is_connected or view.is_out(service) or view.may_probe_soon(service))
+    assert view.knows(origin) is None
+
+
+async def test_a_label_is_asked_for_once_of_each_of_the_latest_services(store, time):
+    asked = []
+    process = Process(store, time, label=lambda processor: asked.append(processor) or "")
+    view = process.join()
+    store.put(outage())
+    await turns()
+    services = [Voice() for _ in range(300)]
+    for service in [*services, *services[-100:]]:
+        assert view.is_out(service)
+    assert asked == services
+    assert len(view._names) <= 256
+    await process.fleet.close()
+
+
 async def test_a_success_before_the_probe_is_due_decides_nothing(process, view, store, time):
     store.put(outage(probe_at=store.now + 20))
     await turns()
-    view.worked(process.origin())
+    view.service_worked(process.service)
     await turns()
     assert "lease" not in store.log
 
@@ -215,7 +285,7 @@ async def test_a_success_when_it_is_due_closes_for_all(process, view, store, tim
     store.put(outage(probe_at=store.now))
     await turns()
     assert view.knows(origin) == 1
-    view.worked(origin)
+    view.service_worked(process.service)
     await turns()
     assert store.records[KEY].ending == "recovered"
     assert process.closed == [frozenset({origin})]
@@ -241,6 +311,301 @@ async def test_only_who_has_asked_about_an_outage_is_told_of_its_end(process, vi
     store.put(outage(state="closed", generation=5))
     await turns()
     assert len(process.closed) == 1
+
+
+async def test_a_failure_that_may_happen_to_anybody_is_not_told(process, view, store, time):
+    for _ in range(5):
+        view.failed(process.origin(), votes=False)
+        await time.pass_(2)
+    assert store.reports == []
+
+
+async def test_in_an_outage_that_is_known_each_failure_is_told_and_none_of_it_votes(
+    process, view, store
+):
+    store.put(outage())
+    await turns()
+    view.failed(process.origin(), votes=False)
+    await turns()
+    assert [report.votes for report in store.reports] == [False]
+
+
+async def test_who_has_failed_before_the_outage_was_known_is_told_of_its_end(process, view, store):
+    origin = process.origin()
+    view.failed(origin, votes=False)
+    store.put(outage())
+    store.put(outage(state="closed", generation=1))
+    await turns()
+    assert process.closed == [frozenset({origin})]
+
+
+async def test_of_two_outages_the_end_of_one_is_not_that_of_the_other(process, view, store):
+    one, other = process.origin(), process.origin("other")
+    for origin in (one, other):
+        view.failed(origin, votes=True)
+    await turns()
+    store.put(outage(state="closed", generation=99, at=store.now))
+    await turns()
+    assert process.closed == [frozenset({one})]
+
+
+async def test_it_is_told_of_the_end_also_where_its_latest_failure_was_another(
+    process, view, store
+):
+    origin = process.origin()
+    store.put(outage())
+    await turns()
+    assert view.knows(origin) is not None
+    view.learn(origin, process.service, category="invalid_request", exception=OSError())
+    assert view.knows(origin) is None
+    store.put(outage(state="closed", generation=1))
+    await turns()
+    assert process.closed == [frozenset({origin})]
+
+
+# Services that can be heard.
+
+
+class Model(LLMService):
+    """A service that can be heard, with nobody who takes what it says."""
+
+    def __init__(self):
+        super().__init__(settings=LLMSettings(model="any"))
+        self.pushed = []
+
+    async def push_frame(self, frame, direction=FrameDirection.DOWNSTREAM):
+        self.pushed.append(type(frame).__name__)
+
+    async def answer(self):
+        await self.push_frame(LLMFullResponseStartFrame())
+        await self.push_frame(LLMTextFrame("Yes."))
+        await self.push_frame(LLMFullResponseEndFrame())
+
+
+ANSWER = ["LLMFullResponseStartFrame", "LLMTextFrame", "LLMFullResponseEndFrame"]
+MODEL_KEY = "Model: ConnectError in here"
+
+
+class Hearing:
+    """A bot with a model and a voice that may be listened to."""
+
+    def __init__(self, fleet):
+        self.model = Model()
+        self.services = [FrameProcessor(), Voice(), self.model]
+        self.closed = []
+        self.view = fleet.join("bot", lambda: self.services, self.closed.append)
+
+    def fail(self, *, votes=False, kind="ConnectError", model=None):
+        model = model or self.model
+        origin = Origin.of(model, kind, where="here")
+        self.view.learn(origin, model, exception=OSError())
+        self.view.failed(origin, votes=votes)
+
+    @property
+    def heard(self):
+        return [service for service in self.services if "push_frame" in vars(service)]
+
+
+@pytest.fixture
+async def hearing(process):
+    return Hearing(process.fleet)
+
+
+@pytest.fixture
+def votes(store, time):
+    async def votes():
+        await time.pass_(2)
+        return [report.votes for report in store.reports]
+
+    return votes
+
+
+async def test_people_speak_slowly_so_the_second_failure_in_a_row_votes(hearing, votes, time):
+    hearing.fail()
+    assert await votes() == []
+    await time.pass_(58)
+    hearing.fail()
+    assert await votes() == [True]
+
+
+async def test_the_second_failure_may_be_another_one(hearing, votes, store, time):
+    hearing.fail()
+    await time.pass_(1)
+    hearing.fail(kind="TimeoutError")
+    assert await votes() == [True]
+    assert store.reports[0].key == "Model: TimeoutError in here"
+
+
+async def test_one_request_that_is_reported_twice_is_no_second_failure(hearing, votes, time):
+    hearing.fail()
+    await time.pass_(0.9)
+    hearing.fail()
+    assert await votes() == []
+
+
+async def test_a_failure_of_long_ago_is_not_confirmed(hearing, votes, time):
+    hearing.fail()
+    await time.pass_(60.1)
+    hearing.fail()
+    assert await votes() == []
+
+
+async def test_an_answer_in_between_makes_it_the_first_again(hearing, votes, time):
+    for _ in range(4):
+        await time.pass_(1)
+        hearing.fail()
+        await hearing.model.answer()
+    assert await votes() == []
+
+
+async def test_the_failure_of_another_bot_is_not_ones_own_second(hearing, process, votes, time):
+    other = Hearing(process.fleet)
+    hearing.fail()
+    await time.pass_(1)
+    other.fail(model=hearing.model)
+    assert await votes() == []
+
+
+async def test_with_its_own_evidence_the_first_failure_votes_and_counts_as_one(
+    hearing, votes, time
+):
+    hearing.fail(votes=True)
+    assert await votes() == [True]
+    await time.pass_(6)
+    hearing.fail()
+    assert await votes() == [True, True]
+
+
+async def test_the_second_failure_is_one_also_where_the_outage_is_known(
+    hearing, votes, store, time
+):
+    store.put(outage(MODEL_KEY))
+    await turns()
+    hearing.fail()
+    await time.pass_(1)
+    hearing.fail()
+    await time.pass_(8)
+    assert await votes() == [False, True]
+
+
+async def test_what_is_not_shared_is_no_first_failure(hearing, votes, time):
+    model = hearing.model
+    origin = Origin.of(model, "ConnectError", where="here")
+    hearing.view.learn(origin, model, category="invalid_request")
+    hearing.view.failed(origin, votes=False)
+    assert hearing.heard == []
+    await time.pass_(1)
+    hearing.fail()
+    assert await votes() == []
+
+
+async def test_who_has_failed_is_listened_to_until_it_answers(hearing):
+    assert hearing.heard == []
+    hearing.fail()
+    assert hearing.heard == [hearing.model]
+    await hearing.model.push_frame(LLMFullResponseStartFrame())
+    assert hearing.heard == [hearing.model]
+    await hearing.model.answer()
+    assert hearing.heard == []
+    assert hearing.model.pushed == ANSWER[:1] + ANSWER
+
+
+async def test_who_is_out_is_listened_to_until_it_is_not(hearing, store):
+    store.put(outage("Other: ConnectError in here"))
+    store.put(outage("Voice: ConnectError in here"))
+    await turns()
+    assert hearing.heard == []
+    store.put(outage(MODEL_KEY))
+    await turns()
+    assert hearing.heard == [hearing.model]
+    wrapped = hearing.model.push_frame
+    hearing.view.changed()
+    assert hearing.model.push_frame is wrapped
+    store.put(outage(MODEL_KEY, "closed", generation=1))
+    await turns()
+    assert hearing.heard == []
+
+
+async def test_who_is_out_is_listened_to_as_well_after_it_has_answered(hearing, store):
+    store.put(outage(MODEL_KEY, probe_at=store.now + 20))
+    await turns()
+    hearing.fail()
+    await hearing.model.answer()
+    await turns()
+    assert "lease" not in store.log
+    assert hearing.heard == [hearing.model]
+
+
+async def test_whole_answer_of_who_is_out_ends_it_for_all_when_it_is_due(hearing, store):
+    store.put(outage(MODEL_KEY, probe_at=store.now))
+    await turns()
+    await hearing.model.push_frame(LLMFullResponseStartFrame())
+    await hearing.model.push_frame(LLMFullResponseEndFrame())
+    await turns()
+    assert store.records[MODEL_KEY].is_open
+    await hearing.model.answer()
+    await turns()
+    assert store.records[MODEL_KEY].ending == "recovered"
+    assert hearing.heard == []
+
+
+async def test_what_was_out_before_it_was_connected_is_listened_to(store, time):
+    store.put(outage(MODEL_KEY))
+    process = Process(store, time)
+    hearing = Hearing(process.fleet)
+    await turns()
+    assert hearing.heard == [hearing.model]
+    await process.fleet.close()
+
+
+async def test_where_bots_are_not_to_act_it_is_heard_all_the_same_that_it_is_over(hearing, store):
+    store.put(ModeSet(mode="observe", at=store.now))
+    store.put(outage(MODEL_KEY, probe_at=store.now))
+    await turns()
+    assert hearing.heard == [hearing.model]
+    await hearing.model.answer()
+    await turns()
+    assert store.records[MODEL_KEY].is_over
+
+
+async def test_who_has_left_listens_to_nobody(hearing, store):
+    hearing.fail()
+    hearing.view.leave()
+    assert hearing.heard == []
+    assert not hearing.view._heard
+    store.put(outage(MODEL_KEY))
+    await turns()
+    hearing.view.changed()
+    assert hearing.heard == []
+
+
+async def test_a_pipeline_that_cannot_say_what_is_in_it_changes_nothing_and_is_told_once(
+    process, store
+):
+    lines = []
+    logger.add(lambda line: lines.append(line.record["message"]), level="ERROR")
+    hearing = Hearing(process.fleet)
+    other = Hearing(process.fleet)
+    hearing.services = None
+    for generation in range(3):
+        store.put(outage(MODEL_KEY, generation=2 * generation))
+        await turns()
+        assert other.heard == [other.model]
+        store.put(outage(MODEL_KEY, "closed", generation=2 * generation + 1))
+        await turns()
+    assert len(lines) == 1 and lines[0].startswith("listening to services failed")
+
+
+async def test_an_answer_that_cannot_be_noted_goes_through(hearing, store, monkeypatch):
+    lines = []
+    logger.add(lambda line: lines.append(line.record["message"]), level="ERROR")
+    store.put(outage(MODEL_KEY, probe_at=store.now))
+    await turns()
+    monkeypatch.setattr(hearing.view, "service_worked", lambda service: 1 / 0)
+    for _ in range(2):
+        await hearing.model.answer()
+    assert hearing.model.pushed == 2 * ANSWER
+    assert len(lines) == 1 and lines[0].startswith("noting an answer failed")
 
 
 # Services that others stand in for.
@@ -276,6 +641,7 @@ async def test_a_probe_takes_the_leases_of_all_outages_of_a_service(process, vie
     await turns()
     probe = await view.probe(process.service)
     assert [key for key, _, _ in probe.leases] == ["Voice: a in here", "Voice: b in here"]
+    assert store.log.count("lease") == 2
 
     view.settle(probe, success=True)
     await turns()
@@ -346,8 +712,44 @@ async def test_asking_for_a_probe_takes_a_second_at_most(process, view, store, t
     asking = asyncio.ensure_future(view.probe(process.service))
     await time.pass_(1)
     assert asking.done() and asking.result() is None
+    assert store.log.count("lease") == 1
     store.released.set()
     await turns()
+
+
+async def test_a_probe_lasts_as_long_as_the_first_lease_that_was_asked_for(
+    process, view, store, time
+):
+    lease = store.lease
+
+    async def takes_its_time(*args):
+        time.advance(0.6)
+        return await lease(*args)
+
+    store.lease = takes_its_time
+    for number in range(3):
+        store.put(outage(f"Voice: {number} in here", probe_at=store.now))
+    await turns()
+    begun = time()
+    probe = await view.probe(process.service)
+    assert probe.until == begun + FleetParams().lease_secs
+    # The third would come after the second that it may take.
+    assert len(probe.leases) == store.log.count("lease") == 2
+
+
+async def test_one_who_leaves_asks_for_no_more_leases(process, view, store):
+    lease = store.lease
+
+    async def is_the_last(*args):
+        view.leave()
+        return await lease(*args)
+
+    store.lease = is_the_last
+    for number in range(3):
+        store.put(outage(f"Voice: {number} in here", probe_at=store.now))
+    await turns()
+    await view.probe(process.service)
+    assert store.log.count("lease") == 1
 
 
 async def test_asking_for_a_probe_may_be_cancelled_at_every_turn(process, view, store, time):
@@ -394,8 +796,16 @@ async def test_with_too_long_in_between_it_is_none(process, view, store, time):
     origin = process.origin()
     for _ in range(3):
         view.service_failed(process.service, origin)
-        await time.pass_(10.1)
-    assert not any(report.votes for report in store.reports)
+        await time.pass_(60.1)
+    assert [report.votes for report in store.reports] == [False] * 3
+
+
+async def test_a_minute_in_between_is_not_too_long(process, view, store, time):
+    origin = process.origin()
+    for _ in range(2):
+        view.service_failed(process.service, origin)
+        await time.pass_(60)
+    assert [report.votes for report in store.reports] == [False, True]
 
 
 async def test_another_bot_of_the_process_confirms_it(process, view, store, time):
@@ -413,6 +823,7 @@ async def test_a_failure_that_is_not_shared_confirms_nothing(process, view, stor
     bad = Origin.of(process.service, "invalid_request")
     view.learn(bad, process.service, category="invalid_request")
     view.service_failed(process.service, bad)
+    await time.pass_(1)
     view.service_failed(process.service, process.origin())
     await time.pass_(2)
     assert [report.votes for report in store.reports] == [False]
@@ -431,6 +842,7 @@ def test_services_that_fail_are_counted_up_to_256(clock):
     for number in range(1000):
         looks.fail(f"service {number}")
     assert len(looks) == 256
+    clock.advance(1)
     assert looks.fail("service 999")
     assert not looks.fail("service 0")
 
@@ -492,7 +904,7 @@ class HostileStore(FakeStore):
         await self._do("settle")
         return Answer(self._next(), self._did)
 
-    async def read(self):
+    async def read(self, token=""):
         await self._do("read")
         return self.says
 
@@ -581,7 +993,7 @@ async def _do(act, value, store, time, process, view, service):
             view.service_failed(service, process.origin())
         case "work":
             view.service_worked(service)
-            view.worked(process.origin())
+            view.service_worked(process.service)
         case "probe":
             asking = asyncio.ensure_future(view.probe(service))
             await time.pass_(1)
@@ -632,6 +1044,27 @@ class Other(Voice):
     pass
 
 
+@pytest.mark.parametrize("ending", ["by_hand", "forgotten"])
+async def test_an_outage_that_nobody_has_seen_end_says_nothing(process, view, store, ending):
+    store.put(outage())
+    await turns()
+    over = {"state": "closed", "closed_at": store.now, "ending": ending}
+    store.put(outage(generation=1, **over))
+    await turns()
+    assert not view.came_back(process.service, 10)
+
+
+async def test_where_bots_are_not_to_act_no_service_has_come_back(process, view, store):
+    store.put(outage())
+    await turns()
+    store.put(outage(state="closed", generation=1, closed_at=store.now, ending="recovered"))
+    await turns()
+    assert view.came_back(process.service, 10)
+    store.put(ModeSet(mode="observe", at=store.now))
+    await turns()
+    assert not view.came_back(process.service, 10)
+
+
 async def test_a_bot_is_told_that_something_has_begun_or_is_over(process, store):
     told = []
     process.fleet.join("other", lambda: told.append("changed"), lambda origins: None)
@@ -649,7 +1082,7 @@ async def test_a_bot_is_told_that_something_has_begun_or_is_over(process, store)
 
 async def test_of_a_channel_each_failure_is_asked_for(store, time):
     shared = [True, False]
-    process = Process(store, time, share=lambda failure: shared[failure.exception is None])
+    process = Process(store, time, share=lambda f: f.by_delivery and shared[f.exception is None])
     process.join()
     origin = Origin.of(process.service, "channel down")
     how = {"by_delivery": True}

@@ -10,6 +10,7 @@ That nothing fails is no proof for a fleet. A whole answer is, and it is to be
 seen here alone: the breaker sends nothing to a provider, and knows of no request.
 """
 
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -34,20 +35,31 @@ from pipecat.services.tts_service import TTSService
 
 from pipecat_circuit_breaker._pipeline.patch import Undo, replace
 
-_BEGINS = (LLMFullResponseStartFrame, TTSStartedFrame)
-_ENDS = (LLMFullResponseEndFrame, TTSStoppedFrame)
+_Frames = tuple[type[Frame], ...]
 
-#: What an answer has to hold between its beginning and its end.
-_HOLDS: tuple[tuple[type[FrameProcessor], tuple[type[Frame], ...]], ...] = (
-    (LLMService, (LLMTextFrame, FunctionCallsStartedFrame)),
-    (TTSService, (TTSAudioRawFrame,)),
+#: With what an answer begins, what it has to hold, and with what it ends. Of a model
+#: that speaks it may hold sound alone.
+_SPANS: tuple[tuple[type[FrameProcessor], tuple[_Frames, _Frames, _Frames]], ...] = (
+    (
+        LLMService,
+        (
+            (LLMFullResponseStartFrame,),
+            (LLMTextFrame, FunctionCallsStartedFrame, TTSAudioRawFrame),
+            (LLMFullResponseEndFrame,),
+        ),
+    ),
+    (TTSService, ((TTSStartedFrame,), (TTSAudioRawFrame,), (TTSStoppedFrame,))),
 )
 
 #: Answers that are one frame.
-_WHOLE: tuple[tuple[type[FrameProcessor], type[Frame]], ...] = (
-    (STTService, TranscriptionFrame),
-    (ImageGenService, URLImageRawFrame),
+_WHOLE: tuple[tuple[type[FrameProcessor], _Frames], ...] = (
+    (STTService, (TranscriptionFrame,)),
+    (ImageGenService, (URLImageRawFrame,)),
 )
+
+#: Frames of others of which a service knows that it has been given them: a voice hands
+#: on what comes behind its sound when that is over.
+_GIVEN = 256
 
 
 def are_heard(service: FrameProcessor) -> bool:
@@ -67,29 +79,32 @@ def stand_at(service: FrameProcessor, note: Callable[[FrameProcessor], None]) ->
         What ends it.
     """
     push, process = service.push_frame, service.process_frame
-    holds = next((frames for kind, frames in _HOLDS if isinstance(service, kind)), ())
-    whole = tuple(frame for kind, frame in _WHOLE if isinstance(service, kind))
-    given: Frame | None = None
-    has_begun = has_something = False
+    begins, holds, ends = next(
+        (span for kind, span in _SPANS if isinstance(service, kind)), ((), (), ())
+    )
+    whole = next((frames for kind, frames in _WHOLE if isinstance(service, kind)), ())
+    tells = (*begins, *holds, *ends, *whole, ErrorFrame)
+    given: deque[int] = deque(maxlen=_GIVEN)
+    has_begun = has_something = has_left = False
 
     async def process_frame(frame: Frame, direction: FrameDirection) -> None:
-        nonlocal given
-        given = frame
+        if isinstance(frame, tells):
+            given.append(frame.id)
         await process(frame, direction)
 
     def push_frame(frame: Frame, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
         nonlocal has_begun, has_something
         # What it only hands on is another's.
-        if frame is not given:
+        if isinstance(frame, tells) and frame.id not in given and not has_left:
             if isinstance(frame, whole):
                 note(service)
-            elif isinstance(frame, _BEGINS):
+            elif isinstance(frame, begins):
                 has_begun, has_something = True, False
             elif isinstance(frame, ErrorFrame):
                 has_begun = False
-            elif has_begun and isinstance(frame, holds):
+            elif isinstance(frame, holds):
                 has_something = True
-            elif has_begun and isinstance(frame, _ENDS):
+            elif has_begun and isinstance(frame, ends):
                 has_begun = False
                 if has_something:
                     note(service)
@@ -101,6 +116,8 @@ def stand_at(service: FrameProcessor, note: Callable[[FrameProcessor], None]) ->
     )
 
     def leave() -> None:
+        nonlocal has_left
+        has_left = True
         for put_back in undo:
             put_back()
 

@@ -38,6 +38,13 @@ CALM_SECS = 60.0
 #: Seconds between two attempts to reach the store: 0.1 s, doubling up to 2 s.
 RETRY = wait_exponential(multiplier=0.1, max=1.5) + wait_random(0.0, 0.5)
 
+#: Seconds that a connection has to last. One that is lost earlier is an attempt that has
+#: failed: the server is there, and something makes each connection end.
+LASTING_SECS = 10.0
+
+#: Seconds before the next one then: up to 2 s, doubling up to 60 s for as long as none lasts.
+SHORT_RETRY = wait_exponential(multiplier=1.5, max=59.5) + wait_random(0.0, 0.5)
+
 #: Seconds for which the connection is kept when the last bot has left: the next one
 #: may come soon.
 LINGER_SECS = 30.0
@@ -91,7 +98,7 @@ class Link:
             snapshot: Takes in what is heard.
             outbox: What is to be told.
             listener: Who is told of changes.
-            token: Makes the token of a lease.
+            token: Makes tokens that begin with that of the process.
             clock: Monotonic seconds.
             sleep: Lets seconds pass.
         """
@@ -110,6 +117,7 @@ class Link:
         self._told = asyncio.Event()
         self._stuck: set[asyncio.Task[Any]] = set()
         self._is_connected = False
+        self._connected_at = 0.0
         self._alone_reason: str | None = None
         self._is_used = False
         self._unused_since = 0.0
@@ -223,7 +231,7 @@ class Link:
             await self._let_go()
 
     async def _stay_connected(self, end: asyncio.Future[None]) -> None:
-        attempts = 0
+        attempts = short = 0
         while not self._is_over(end):
             try:
                 await self._connection(end)
@@ -233,9 +241,13 @@ class Link:
             except Exception as e:
                 self._report_fault(e)
                 reason = one_line(f"{type(e).__name__}: {e}", _REASON_CHARS)
-            attempts = 1 if self._is_connected else attempts + 1
+            was_connected, attempts = self._is_connected, attempts + 1
+            if was_connected:
+                has_lasted = self._clock() - self._connected_at >= LASTING_SECS
+                attempts, short = 1, 0 if has_lasted else short + 1
             await self._go_alone(reason)
-            secs = backoff.draw_cooldown(RETRY, min(attempts, 10), self._report_fault)
+            wait, number = (SHORT_RETRY, short) if was_connected and short else (RETRY, attempts)
+            secs = backoff.draw_cooldown(wait, min(number, 10), self._report_fault)
             await self._within(secs, end)
 
     async def _connection(self, end: asyncio.Future[None]) -> None:
@@ -309,7 +321,7 @@ class Link:
 
     async def _read(self) -> None:
         mark = self._snapshot.mark()
-        knowledge = await self._ask(self._store.read(), REQUEST_SECS)
+        knowledge = await self._ask(self._store.read(self._token()), REQUEST_SECS)
         self._read_at, self._jitter = self._clock(), uniform(0.8, 1.2)
         await self._listener.heard(self._snapshot.apply(knowledge, since=mark))
 
@@ -367,6 +379,7 @@ class Link:
     async def _get_connected(self) -> None:
         if not self._is_connected:
             self._is_connected, self._alone_reason = True, None
+            self._connected_at = self._clock()
             self._told.set()
             await self._listener.connected()
 

@@ -76,10 +76,10 @@ class MemoryStore:
         report = rules.bounded(report)
         with self._lock:
             now = self._clock()
-            before = self._find(report.key, now)
+            before = self._find(report.key, now, report.token)
             if not rules.accepts(before, report, now, vote_secs):
                 return Answer(before, False)
-            if before is None and not self._has_room(now):
+            if before is None and not self._has_room(now, report.token):
                 return Answer(None, False)
             kept = self._kept.get(report.key)
             if kept is None or kept.outage.state == "closed":
@@ -103,13 +103,14 @@ class MemoryStore:
 
     async def lease(self, key: str, instance: str, token: str, lease_secs: float) -> Answer:
         """Ask to be the one that probes, see :meth:`.store.Store.lease`."""
+        token = rules.who(token)
         with self._lock:
             now = self._clock()
             return self._keep(
                 rules.leased(
-                    self._find(rules.key(key), now),
+                    self._find(rules.key(key), now, token),
                     rules.who(instance),
-                    rules.who(token),
+                    token,
                     rules.secs(lease_secs),
                     now,
                 ),
@@ -120,12 +121,13 @@ class MemoryStore:
         self, key: str, token: str, generation: int, *, success: bool, waits: tuple[float, ...]
     ) -> Answer:
         """Report the outcome of a probe, see :meth:`.store.Store.settle`."""
+        token = rules.who(token)
         with self._lock:
             now = self._clock()
             return self._keep(
                 rules.settled(
-                    self._find(rules.key(key), now),
-                    rules.who(token),
+                    self._find(rules.key(key), now, token),
+                    token,
                     generation,
                     success=success,
                     waits=rules.waits(waits),
@@ -168,15 +170,19 @@ class MemoryStore:
             self._mode_until = now + rules.secs(hold_secs)
             self._tell(self._mode)
 
-    async def read(self) -> Knowledge:
+    async def read(self, token: str = "") -> Knowledge:
         """Read all there is, see :meth:`.store.Store.read`."""
+        token = rules.who(token)
         with self._lock:
             now = self._clock()
-            found = [self._find(key, now) for key in list(self._kept)]
+            if token:
+                for key in list(self._kept):
+                    self._find(key, now, token)
+            found = [kept.outage for kept in self._kept.values()]
             return Knowledge(
                 now=now,
                 mode=self._mode if now < self._mode_until else ModeSet(),
-                outages=tuple(outage for outage in found if outage is not None),
+                outages=tuple(outage for outage in found if outage.expires_at > now),
                 history=tuple(self._history),
             )
 
@@ -195,13 +201,13 @@ class MemoryStore:
     async def close(self) -> None:
         """Nothing has to be let go of."""
 
-    def _find(self, key: str, now: float) -> Outage | None:
+    def _find(self, key: str, now: float, token: str = "") -> Outage | None:
         """The record of a key, once what has run out by now is put away."""
         kept = self._kept.get(key)
         if kept is None:
             return None
         if kept.outage.is_open and kept.outage.expires_at <= now:
-            kept.outage = rules.forgotten(kept.outage)
+            kept.outage = rules.forgotten(kept.outage, token)
             self._history.appendleft(kept.outage)
             self._tell(kept.outage)
         if kept.outage.expires_at <= now:
@@ -209,10 +215,10 @@ class MemoryStore:
             return None
         return kept.outage
 
-    def _has_room(self, now: float) -> bool:
+    def _has_room(self, now: float, token: str = "") -> bool:
         if len(self._kept) >= MAX_OUTAGES:
             for key in list(self._kept):
-                self._find(key, now)
+                self._find(key, now, token)
         return len(self._kept) < MAX_OUTAGES
 
     def _keep(self, answer: Answer, now: float, *, tell: bool = False) -> Answer:

@@ -68,8 +68,8 @@ class FleetParams(BaseModel):
             before it is an outage of the fleet, 1 to 64.
         vote_secs: Seconds for which a vote counts, above 0. A report that is
             older when it comes to the server is refused.
-        hold_secs: Seconds after which an outage of which nothing is heard any
-            more is forgotten, above 0.
+        hold_secs: Seconds after the last vote or failed probe of an outage, above 0,
+            after which it is forgotten.
         lease_secs: Seconds that a probe may take from its lease to its outcome,
             above 0. After them another process may probe.
         cooldown: A tenacity wait: seconds from the opening of an outage to its first

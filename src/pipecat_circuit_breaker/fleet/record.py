@@ -25,8 +25,8 @@ WHY_CHARS = 200
 #: Instances that an outage names; it counts more.
 MAX_INSTANCES = 64
 
-#: Bytes of a record. A longer one is not read.
-MAX_BYTES = 16_384
+#: Bytes of a record. A longer one is not read. Twice 64 names fit, whatever is in them.
+MAX_BYTES = 24_576
 
 #: Outages that a fleet keeps. Those beyond are not shared.
 MAX_OUTAGES = 256
@@ -88,7 +88,7 @@ class Outage(BaseModel):
         generation: Rises with every opening, every failed probe and the closing.
             The outcome of a probe of an earlier one is void.
         opened_at: Since when it is open.
-        seen_at: When a failure was reported last.
+        seen_at: Of what it was seen last: a vote, or a probe that failed.
         hold_secs: For how long it is kept after that, where nothing more is heard.
         closed_at: When it was over; None before. Of one that is suspected: when the
             one before it was over.
@@ -97,6 +97,8 @@ class Outage(BaseModel):
         openings: The first, and one more for each probe that failed.
         failures: Failures that were reported.
         instances: Instances that have seen it, and when each reported last; at most 64.
+        instances_before: Of one that is suspected: the instances that had seen the one
+            before it, where that has recovered. Alone they open no other for a minute.
         instance_count: How many there are in all, as far as they were told apart.
         bots: About how many bots have seen it.
         lost_probes: Leases that have run out without an outcome.
@@ -106,8 +108,9 @@ class Outage(BaseModel):
         why: What they said, where it was by hand.
         ending: ``recovered``, ``by_hand``, or ``forgotten`` where nothing was heard of it any more.
         is_by_hand: Whether somebody has opened it by hand: then only that closes it.
-        changed_by: Token of the process whose step has opened or closed it last, so
-            that one of all knows that it was first; empty where it was by hand.
+        changed_by: Token of the process whose step has opened or closed it last, or has
+            found it forgotten, so that one of all knows that it was first; empty where it
+            was by hand.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -125,6 +128,9 @@ class Outage(BaseModel):
     openings: _Count = 0
     failures: _Count = 0
     instances: Annotated[dict[_Who, _Secs], Field(max_length=MAX_INSTANCES)] = Field(
+        default_factory=dict
+    )
+    instances_before: Annotated[dict[_Who, _Secs], Field(max_length=MAX_INSTANCES)] = Field(
         default_factory=dict
     )
     instance_count: _Count = 0
@@ -159,11 +165,20 @@ class Outage(BaseModel):
         return self.state == "closed"
 
     @property
+    def failed_at(self) -> float:
+        """When a failure was reported last, a vote or not, as far as instances are named."""
+        return max([self.seen_at, *self.instances.values()])
+
+    @property
     def expires_at(self) -> float:
         """Until when it is kept, on the server's clock, where nothing more is heard."""
         if self.closed_at is not None and self.is_over:
             return self.closed_at + TOMBSTONE_SECS
-        return self.seen_at + self.hold_secs
+        expires_at = self.seen_at + self.hold_secs
+        if self.state == "suspected" and self.closed_at is not None:
+            # It also says when the one before was over.
+            return max(expires_at, self.closed_at + TOMBSTONE_SECS)
+        return expires_at
 
 
 class ModeSet(BaseModel):

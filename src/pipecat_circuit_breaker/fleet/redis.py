@@ -23,8 +23,10 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from hashlib import sha1
 from importlib.resources import files
+from itertools import count
 from typing import Any
 
 import redis.asyncio
@@ -57,6 +59,11 @@ _PING_SECS = 5.0
 # News in a second that a fleet never has: 256 outages, each at most once a second, and
 # their openings, probes and ends.
 _MOST_NEWS = 1_000
+
+# Messages that are heard, and records that are read, in one turn of the loop: bots have
+# frames to push meanwhile.
+_MESSAGES_A_TURN = 20
+_RECORDS_A_TURN = 16
 
 # Seconds between two looks at a server that cannot be subscribed to.
 _POLL_SECS = 1.0
@@ -220,14 +227,17 @@ class RedisStore:
         }
         await self._ask("mode", lambda: ask)
 
-    async def read(self) -> Knowledge:
+    async def read(self, token: str = "") -> Knowledge:
         """Read all there is, see :meth:`.store.Store.read`."""
-        knowledge, unread = _read(await self._ask("read", dict))
-        if unread or any(outage.expires_at <= knowledge.now for outage in knowledge.outages):
-            knowledge, unread = _read(await self._ask("sweep", dict))
+        token = rules.who(token)
+        knowledge, unread = await _read(await self._ask("read", dict))
+        kept = tuple(outage for outage in knowledge.outages if outage.expires_at > knowledge.now)
+        if token and (unread or len(kept) < len(knowledge.outages)):
+            knowledge, unread = await _read(await self._ask("sweep", lambda: {"token": token}))
             for name, text in unread:
                 await self._ask("drop", dict, name, text)
-        return knowledge
+            return knowledge
+        return replace(knowledge, outages=kept)
 
     @asynccontextmanager
     async def news(self) -> AsyncIterator[AsyncIterator[Outage | ModeSet | None]]:
@@ -427,7 +437,12 @@ class _Subscription:
             await pubsub.subscribe(self._channel)
             wait = self._timeout_secs
             second, news = self._now(), 0
-            while not self.is_over:
+            for heard in count(1):
+                if self.is_over:
+                    return
+                if heard % _MESSAGES_A_TURN == 0:
+                    # What has come already is read without waiting for anything.
+                    await asyncio.sleep(0)
                 message = await pubsub.get_message(timeout=wait)
                 news += 1
                 if self._now() - second >= 1.0:
@@ -492,20 +507,21 @@ class _Subscription:
         self.is_ready.set()
 
 
-def _read(reply: Any) -> tuple[Knowledge, list[tuple[Any, Any]]]:
+async def _read(reply: Any) -> tuple[Knowledge, list[tuple[Any, Any]]]:
     """What a server knows, and those of its records that are none of ours."""
     try:
         _, text, mode, fields, history = reply
         now = float(text)
         outages: list[Outage] = []
         unread: list[tuple[Any, Any]] = []
+        turn = count(1)
         for name, text in zip(fields[::2], fields[1::2], strict=True):
-            outage = _outage(text, now)
+            outage = await _read_one(text, now, turn)
             if outage is not None and name in (outage.key, outage.key.encode()):
                 outages.append(outage)
             else:
                 unread.append((name, text))
-        over = (_outage(text, now) for text in history)
+        over = [await _read_one(text, now, turn) for text in history]
         knowledge = Knowledge(
             now=now,
             mode=ModeSet.read(mode) or ModeSet(),
@@ -515,6 +531,12 @@ def _read(reply: Any) -> tuple[Knowledge, list[tuple[Any, Any]]]:
     except (TypeError, ValueError):
         raise StoreUnavailable("the server's answer makes no sense") from None
     return knowledge, unread
+
+
+async def _read_one(text: bytes | str, now: float, turn: "count[int]") -> Outage | None:
+    if next(turn) % _RECORDS_A_TURN == 0:
+        await asyncio.sleep(0)
+    return _outage(text, now)
 
 
 def _outage(text: bytes | str, now: float) -> Outage | None:

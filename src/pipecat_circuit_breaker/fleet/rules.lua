@@ -42,13 +42,27 @@ local function is_there(value) return value ~= nil and value ~= cjson.null end
 
 local function text(value) return type(value) == 'string' and value or nil end
 
+-- Names of instances, and when each was heard of.
+local function instances(found)
+  if type(found) ~= 'table' then return nil end
+  local read, count = {}, 0
+  for instance, seen in pairs(found) do
+    count = count + 1
+    if count > ask.max_instances or not text(instance) or not number(seen, now + AHEAD) then
+      return nil
+    end
+    read[instance] = seen
+  end
+  return read
+end
+
 -- The record, made anew of what is known and sound; nil where anything is not.
 local function sound(name, json)
   if not json then return nil end
   local ok, found = pcall(cjson.decode, json)
   if not ok or type(found) ~= 'table' then return nil end
   if found.version ~= 1 or found.key ~= name then return nil end
-  local record = {version = 1, key = name, state = found.state, instances = {}}
+  local record = {version = 1, key = name, state = found.state}
   if found.state ~= 'suspected' and found.state ~= 'open' and found.state ~= 'closed' then
     return nil
   end
@@ -79,15 +93,9 @@ local function sound(name, json)
     record[field] = text(found[field])
   end
   record.why, record.changed_by = record.why or '', record.changed_by or ''
-  if type(found.instances) ~= 'table' then return nil end
-  local count = 0
-  for instance, seen in pairs(found.instances) do
-    count = count + 1
-    if count > ask.max_instances or not text(instance) or not number(seen, now + AHEAD) then
-      return nil
-    end
-    record.instances[instance] = seen
-  end
+  record.instances = instances(found.instances)
+  record.instances_before = instances(found.instances_before == nil and {} or found.instances_before)
+  if not (record.instances and record.instances_before) then return nil end
   local lease = found.lease
   if is_there(lease) then
     if type(lease) ~= 'table' then return nil end
@@ -100,7 +108,12 @@ end
 
 local function expires_at(record)
   if record.state == 'closed' then return record.closed_at + ask.tombstone end
-  return record.seen_at + record.hold_secs
+  local at = record.seen_at + record.hold_secs
+  if record.state == 'suspected' and record.closed_at then
+    -- It also says when the one before was over.
+    return math.max(at, record.closed_at + ask.tombstone)
+  end
+  return at
 end
 
 -- Writing ---------------------------------------------------------------------
@@ -146,7 +159,7 @@ local function look(name)
   if record and record.state == 'open' and expires_at(record) <= now then
     -- It was over when it ran out: what fails now is new.
     close(record, expires_at(record), 'forgotten', nil)
-    record.changed_by = ''
+    record.changed_by = ask.token or ''
     json = keep(record)
     remember(record)
     tell(record)
@@ -200,9 +213,19 @@ local function begin(before)
     version = 1, key = ask.key, state = 'suspected', instances = {},
     generation = before and before.generation or 0,
     closed_at = before and before.closed_at or nil,
+    instances_before = before and before.ending == 'recovered' and before.instances or {},
     seen_at = now, hold_secs = 0, wait_secs = 0, openings = 0, failures = 0,
     instance_count = 0, bots = 0, lost_probes = 0, is_by_hand = false, why = '', changed_by = ''
   }
+end
+
+-- Whether nobody has seen it but those whose outage has just recovered: see rules.py.
+local function is_relapse(record)
+  if not record.closed_at or now >= record.closed_at + ask.tombstone then return false end
+  for instance in pairs(record.instances) do
+    if not record.instances_before[instance] then return false end
+  end
+  return true
 end
 
 -- Steps -----------------------------------------------------------------------
@@ -237,16 +260,17 @@ function steps.report(record, json)
     if not known then names = names + 1 end
     record.instances[ask.instance] = math.max(at, known or at)
   end
-  record.seen_at = record.failures > 0 and math.max(at, record.seen_at) or at
+  if ask.votes then record.seen_at = record.failures > 0 and math.max(at, record.seen_at) or at end
   record.failures = record.failures + ask.failures
   if #ask.bots > 0 then record.bots = count(KEYS[4], ask.bots) end
   record.instance_count = math.max(names, count(KEYS[5], {ask.instance}))
   if is_open then
-    if not record.is_by_hand then record.hold_secs = ask.hold end
-  elseif names < ask.need then
+    if ask.votes and not record.is_by_hand then record.hold_secs = ask.hold end
+  elseif names < ask.need or is_relapse(record) then
     record.hold_secs = ask.vote
   else
     record.state, record.opened_at, record.closed_at = 'open', now, nil
+    record.instances_before = {}
     record.generation = record.generation + 1
     record.hold_secs, record.openings = ask.hold, 1
     record.wait_secs, record.probe_at = ask.waits[1], ms(now + ask.waits[1])
@@ -297,6 +321,7 @@ function steps.open(record)
   if not record or record.state == 'closed' then record = begin(record) end
   if record.state ~= 'open' then
     record.state, record.opened_at, record.openings, record.closed_at = 'open', now, 1, nil
+    record.instances_before = {}
   end
   record.generation = record.generation + 1
   record.seen_at, record.hold_secs, record.wait_secs = now, ask.hold, 0

@@ -101,6 +101,7 @@ def is_sound(outage: Outage, now: float) -> bool:
         (leased_until, MAX_HOLD_SECS),
         *((at, 0.0) for at in (outage.seen_at, outage.opened_at, outage.closed_at)),
         *((at, 0.0) for at in outage.instances.values()),
+        *((at, 0.0) for at in outage.instances_before.values()),
     ]
     if any(at is not None and not 0 <= at <= now + _AHEAD_SECS + most for at, most in ahead):
         return False
@@ -150,6 +151,7 @@ def reported(
             generation=outage.generation if outage is not None else 0,
             closed_at=outage.closed_at if outage is not None else None,
             seen_at=now,
+            instances_before=_instances_before(outage),
         )
     at = now - report.age_secs
     instances = dict(outage.instances)
@@ -157,9 +159,13 @@ def reported(
         instances = {name: seen for name, seen in instances.items() if seen > now - vote_secs}
     if report.instance in instances or len(instances) < MAX_INSTANCES:
         instances[report.instance] = max(at, instances.get(report.instance, at))
+    # What stray failures have kept open would never end where no probe can close it.
+    if report.votes:
+        outage = outage.model_copy(
+            update={"seen_at": max(at, outage.seen_at) if outage.failures else at}
+        )
     outage = outage.model_copy(
         update={
-            "seen_at": max(at, outage.seen_at) if outage.failures else at,
             "failures": outage.failures + report.failures,
             "instances": instances,
             "instance_count": max(len(instances), instance_count),
@@ -167,10 +173,10 @@ def reported(
         }
     )
     if outage.is_open:
-        if not outage.is_by_hand:
+        if report.votes and not outage.is_by_hand:
             outage = outage.model_copy(update={"hold_secs": hold_secs})
         return Answer(outage, False)
-    if len(instances) < min_instances:
+    if len(instances) < min_instances or _is_relapse(outage, now):
         return Answer(outage.model_copy(update={"hold_secs": vote_secs}), False)
     opened = outage.model_copy(
         update={
@@ -178,6 +184,7 @@ def reported(
             "generation": outage.generation + 1,
             "opened_at": now,
             "closed_at": None,
+            "instances_before": {},
             "hold_secs": hold_secs,
             "openings": 1,
             "wait_secs": report.waits[0],
@@ -256,7 +263,9 @@ def opened_by_hand(
         generation = outage.generation if outage is not None else 0
         outage = Outage(key=name, state="suspected", generation=generation, seen_at=now)
     if not outage.is_open:
-        outage = outage.model_copy(update={"opened_at": now, "openings": 1, "closed_at": None})
+        outage = outage.model_copy(
+            update={"opened_at": now, "openings": 1, "closed_at": None, "instances_before": {}}
+        )
     return Answer(
         outage.model_copy(
             update={
@@ -285,10 +294,34 @@ def closed_by_hand(outage: Outage | None, who: str, why: str, now: float) -> Ans
     return Answer(closed.model_copy(update={"why": why, "changed_by": ""}), True)
 
 
-def forgotten(outage: Outage) -> Outage:
-    """End an outage of which nothing was heard any more: it was over when it ran out."""
+def forgotten(outage: Outage, token: str) -> Outage:
+    """End an outage of which nothing was heard any more: it was over when it ran out.
+
+    Args:
+        outage: The record.
+        token: Of the process whose step has found it out; empty where it was by hand.
+    """
     closed = _closed(outage, outage.expires_at, "forgotten", None)
-    return closed.model_copy(update={"changed_by": ""})
+    return closed.model_copy(update={"changed_by": token})
+
+
+def _instances_before(outage: Outage | None) -> dict[str, float]:
+    if outage is None or outage.ending != "recovered":
+        return {}
+    return dict(outage.instances)
+
+
+def _is_relapse(outage: Outage, now: float) -> bool:
+    """Whether nobody has seen it but those whose outage has just recovered.
+
+    Others were answered then: three machines that go on failing, because of one client
+    with a call on each, would open it and close it without end.
+    """
+    return (
+        outage.closed_at is not None
+        and now < outage.closed_at + TOMBSTONE_SECS
+        and outage.instances.keys() <= outage.instances_before.keys()
+    )
 
 
 def _closed(outage: Outage, at: float, ending: str, who: str | None) -> Outage:

@@ -44,6 +44,8 @@ class _Known:
     outage: Outage
     # The step in which it was heard of last.
     step: int
+    # Until when one that is over is believed, on the clock of the process.
+    until: float
 
 
 class Snapshot:
@@ -179,7 +181,7 @@ class Snapshot:
         changes: list[Change] = []
         told = {outage.key for outage in knowledge.outages}
         for key, known in [*self._records.items()]:
-            if key not in told and known.step <= since and not self._is_tombstone(known.outage):
+            if key not in told and known.step <= since and not self._is_tombstone(known):
                 changes += self._forget(key)
         for outage in knowledge.outages:
             before = self._records.get(outage.key)
@@ -192,7 +194,7 @@ class Snapshot:
 
     def _apply_one(self, outage: Outage) -> list[Change]:
         known = self._records.get(outage.key)
-        if known is not None and _is_older(outage, known.outage):
+        if known is not None and not self._has_lapsed(known) and _is_older(outage, known.outage):
             return []
         return self._keep(outage)
 
@@ -200,7 +202,7 @@ class Snapshot:
         before = self._open.get(outage.key)
         if outage.key not in self._records and not self._make_room(outage):
             return []
-        self._records[outage.key] = _Known(outage, self._step)
+        self._records[outage.key] = _Known(outage, self._step, self._until(outage))
         if not outage.is_open:
             self._open.pop(outage.key, None)
             if before is None:
@@ -232,10 +234,29 @@ class Snapshot:
         # Nobody of the fleet was the one that has closed it.
         return outage.model_copy(update={**update, "changed_by": ""})
 
-    def _is_tombstone(self, outage: Outage) -> bool:
+    def _is_tombstone(self, known: _Known) -> bool:
+        outage = known.outage
         if outage.closed_at is None or not outage.is_over or self.now is None:
             return False
-        return 0 <= self.now - outage.closed_at < TOMBSTONE_SECS
+        return outage.closed_at <= self.now and not self._has_lapsed(known)
+
+    def _has_lapsed(self, known: _Known) -> bool:
+        """Whether this is the tombstone of an outage that is over for long.
+
+        By the own clock: that of another store, after a failover, may be behind by any
+        time, and then all that it knows seems to be older than this.
+        """
+        return known.outage.is_over and self._clock() >= known.until
+
+    def _until(self, outage: Outage) -> float:
+        known = self._records.get(outage.key)
+        if known is not None and known.outage.is_over and outage.is_over:
+            if known.outage.generation == outage.generation:
+                return known.until
+        age = 0.0
+        if self.now is not None and outage.closed_at is not None:
+            age = max(0.0, self.now - outage.closed_at)
+        return self._clock() + TOMBSTONE_SECS - age
 
 
 def _age(outage: Outage) -> tuple[float, str]:

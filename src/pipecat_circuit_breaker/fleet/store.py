@@ -32,7 +32,8 @@ class Report:
         instance: The machine or pod.
         token: That of the process.
         votes: Whether a bot's own evidence has opened its circuit, or whether
-            bots have only failed at what the fleet knows of already.
+            bots have only failed at what the fleet knows of already: that is counted,
+            and keeps no outage open.
         failures: How many failures.
         bots: Names of the bots that failed, unique in the fleet; at most 100.
         age_secs: How old the latest of them is, on the clock of the process.
@@ -97,14 +98,15 @@ class Store(Protocol):
 
         One that is older than ``vote_secs`` is refused; so is one from before the
         outage was last closed, and one without a vote where nothing is open. Votes
-        of ``min_instances`` instances within ``vote_secs`` open. A suspicion is
-        kept for ``vote_secs``. Beyond 256 records, no further one is begun.
+        of ``min_instances`` instances within ``vote_secs`` open; within a minute after
+        an outage has recovered, only where one of them had not seen that. A suspicion
+        is kept for ``vote_secs``, or for the rest of that minute. Beyond 256 records, no further one is begun.
 
         Args:
             report: What was seen.
             min_instances: Instances that it takes.
             vote_secs: Seconds for which a vote counts.
-            hold_secs: Seconds for which an open outage is kept after the last report
+            hold_secs: Seconds for which an open outage is kept after the last vote
                 or failed probe; then it is forgotten.
         """
         ...
@@ -119,7 +121,7 @@ class Store(Protocol):
         Args:
             key: The outage.
             instance: Who asks.
-            token: Unique to this request.
+            token: Unique to this request; it begins with that of the process.
             lease_secs: Seconds for which it is granted.
         """
         ...
@@ -141,7 +143,7 @@ class Store(Protocol):
         ...
 
     async def open(self, key: str, who: str, why: str, hold_secs: float) -> Answer:
-        """Open by hand, until closed by hand or nothing was heard of it for ``hold_secs``.
+        """Open by hand, until closed by hand or nobody has voted for ``hold_secs``.
 
         Nobody probes it. Beyond 256 records it is not done.
         """
@@ -155,8 +157,16 @@ class Store(Protocol):
         """Say what the bots do with what the fleet knows, for ``hold_secs`` seconds."""
         ...
 
-    async def read(self) -> Knowledge:
-        """Read all there is, at once. What is over by then is put away."""
+    async def read(self, token: str = "") -> Knowledge:
+        """Read all there is, at once.
+
+        What has run out by then is put away: an outage ends as ``forgotten`` by the
+        step that finds it so, whichever it is.
+
+        Args:
+            token: Of the process that reads. Who only looks has none: then nothing is
+                put away, and what has run out is left out of the answer.
+        """
         ...
 
     def news(self) -> AbstractAsyncContextManager[AsyncIterator[Outage | ModeSet | None]]:

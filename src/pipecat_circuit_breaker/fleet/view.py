@@ -83,12 +83,19 @@ class SecondLooks:
         return len(self._failed_at)
 
     def fail(self, service: str) -> bool:
-        """Note a failure; True where it confirms another."""
-        before = self._failed_at.pop(service, -math.inf)
+        """Note a failure; True where it confirms another.
+
+        Not one within a second: a request may be reported twice.
+        """
+        before = self._failed_at.get(service, -math.inf)
+        since = self._clock() - before
+        if since < MIN_WAIT_SECS:
+            return False
         self._failed_at[service] = self._clock()
+        self._failed_at.move_to_end(service)
         if len(self._failed_at) > MAX_SERVICES:
             self._failed_at.popitem(last=False)
-        return self._clock() - before <= self._within_secs
+        return since <= self._within_secs
 
     def __contains__(self, service: object) -> bool:
         """Whether a service has failed, and not worked since."""
@@ -150,7 +157,9 @@ class View:
         self._clock = clock
         self._keys: OrderedDict[Origin, str | None] = OrderedDict()
         self._processors: dict[Origin, FrameProcessor] = {}
-        self._asked: set[Origin] = set()
+        # Which outages circuits may have opened on account of: the key of an origin is that
+        # of its latest failure.
+        self._asked: dict[Origin, str] = {}
         self._faults: set[str] = set()
         self._has_left = False
 
@@ -207,7 +216,7 @@ class View:
         self._processors[origin] = processor
         if len(self._keys) > MAX_ORIGINS:
             oldest, _ = self._keys.popitem(last=False)
-            self._asked.discard(oldest)
+            self._asked.pop(oldest, None)
             self._processors.pop(oldest, None)
         return key is not None
 
@@ -223,7 +232,7 @@ class View:
         outage = None if key is None or not self._acts else self._snapshot.open_at(key)
         if outage is None:
             return None
-        self._asked.add(origin)
+        self._asked[origin] = outage.key
         now = self._snapshot.now
         if outage.is_by_hand or outage.probe_at is None or now is None:
             return MAX_COOLDOWN_SECS
@@ -243,7 +252,7 @@ class View:
         """
         if (key := self._keys.get(origin)) is None:
             return
-        self._asked.add(origin)
+        self._asked[origin] = key
         processor = self._processors.get(origin)
         if processor is not None and answers.are_heard(processor):
             if (name := self._service(processor)) is not None:
@@ -367,10 +376,11 @@ class View:
         # What has failed before is no first look at what fails now.
         for looks in (self._own_looks, self._looks):
             looks.work(key.partition(": ")[0])
-        over = frozenset(origin for origin in self._asked if self._keys.get(origin) == key)
-        self._asked -= over
+        over = frozenset(origin for origin, asked in self._asked.items() if asked == key)
         if not over:
             return
+        for origin in over:
+            del self._asked[origin]
         try:
             self._on_closed(over)
         except Exception as e:
@@ -390,7 +400,7 @@ class View:
         return self._snapshot.open_of(name)
 
     def _tell(self, key: str, *, votes: bool) -> None:
-        if self._has_left or self._mode == "disabled":
+        if self._mode == "disabled":
             return
         if self._outbox.fail(key, self._instance, self._name, votes=votes):
             self._link.wake()
@@ -401,8 +411,9 @@ class View:
         What fails does not prolong it: where one machine is sick, and the others are
         well again, it would always be the first.
         """
-        outage = self._snapshot.open_at(key)
-        if outage is None or not self._link.is_connected or self._mode == "disabled":
+        if self._has_left or not self._link.is_connected or self._mode == "disabled":
+            return
+        if (outage := self._snapshot.open_at(key)) is None:
             return
         if self._outbox.try_out(outage):
             self._link.wake()

@@ -74,7 +74,7 @@ def _outage(outage: Outage, now: float) -> dict[str, Any]:
         "key": outage.key,
         "state": outage.state,
         "opened_at": _time(opened_at),
-        "seen_at": _time(outage.seen_at),
+        "seen_at": _time(outage.failed_at),
         "closed_at": _time(outage.closed_at),
         "secs": None if opened_at is None or end is None else _secs(end - opened_at),
         "instances": instances_of(outage),
@@ -83,7 +83,7 @@ def _outage(outage: Outage, now: float) -> dict[str, Any]:
         "failures": outage.failures,
         "failures_per_sec": None
         if opened_at is None
-        else round(rate(outage.failures, outage.seen_at - opened_at), 3),
+        else round(rate(outage.failures, outage.failed_at - opened_at), 3),
         "openings": outage.openings,
         "next_probe_in_secs": _secs(outage.probe_at - now)
         if waits and outage.probe_at is not None

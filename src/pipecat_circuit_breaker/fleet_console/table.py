@@ -176,7 +176,7 @@ def _figures(outage: Outage, now: float) -> list[Text]:
         Text(_short(instances_of(outage))),
         Text(_short(outage.bots)),
         Text(_short(outage.failures)),
-        Text("–" if since is None else _rate(rate(outage.failures, outage.seen_at - since))),
+        Text("–" if since is None else _rate(rate(outage.failures, outage.failed_at - since))),
         Text(_short(outage.openings) if outage.openings else "–"),
         lost,
     ]
