@@ -96,8 +96,9 @@ class Phase:
             connections=mean("connections"),
             cpu=max(0.0, mean("cpu_secs") - own_cpu),
             cpu_peak=max(0.0, most("cpu_secs") - own_cpu),
-            sent_bytes=mean("sent_bytes"),
-            sent_bytes_peak=most("sent_bytes"),
+            # Less than nothing where the replies to us have grown longer.
+            sent_bytes=max(0.0, mean("sent_bytes")),
+            sent_bytes_peak=max(0.0, most("sent_bytes")),
             sockets=max(s.sockets for s in inside),
             memory_bytes=max(s.memory_bytes for s in inside),
         )
