@@ -24,8 +24,9 @@ PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
 #: A release per line that pipecat had, and whatever is the newest today.
 RELEASES = ["0.0.108", "1.0.0", "1.7.0", "1.8.1", "1.12.0", "1.14.0", "newest"]
 
-#: Of the points at which a failover is interrupted, ended and cancelled; the oldest Python takes more.
-FEWER_POINTS = {"FAILOVER_STRIDE": "29"}
+#: Of the points at which a failover is interrupted, ended and cancelled, and of the servers and
+#: processes of a fleet. The oldest Python takes all.
+FEWER_POINTS = {"FAILOVER_STRIDE": "29", "FLEET_SERVERS": "redis7"}
 
 
 def newest(session: nox.Session) -> str:

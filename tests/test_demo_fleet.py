@@ -26,6 +26,7 @@ from pipecat_circuit_breaker.demo.fleet.server import FleetDemoError, find_serve
 from pipecat_circuit_breaker.demo.fleet.timeline import timelines
 from pipecat_circuit_breaker.demo.fleet.trial import Request, Trial
 
+ONCE = pytest.mark.skipif("FLEET_SERVERS" in os.environ, reason="nox runs it on one Python")
 LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes in /proc")
 
 
@@ -68,6 +69,7 @@ def processes_of(place):
 #
 
 
+@ONCE
 def test__redis__provider_dies__one_alarm_for_all_processes(place):
     redis_server()
     played = subprocess.run(
@@ -98,6 +100,7 @@ def test__redis__provider_dies__one_alarm_for_all_processes(place):
     assert processes_of(place) == [] and os.listdir(place) == []
 
 
+@ONCE
 async def test__no_server__all_pods_in_one_process__and_it_says_so(monkeypatch):
     monkeypatch.setattr(run, "find_server", lambda: (None, "there is no redis-server here"))
     monkeypatch.setattr(run, "HEALTHY_SECS", 0.5)

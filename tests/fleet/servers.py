@@ -18,7 +18,11 @@ from pathlib import Path
 
 import pytest
 
-KINDS = ("redis7", "redis6", "valkey")
+#: All of them, but where the environment names fewer: see noxfile.py.
+KINDS = tuple((os.environ.get("FLEET_SERVERS") or "redis7,redis6,valkey").split(","))
+
+#: For tests with processes of their own, which take long and say the same on each Python.
+once = pytest.mark.skipif("FLEET_SERVERS" in os.environ, reason="nox runs it on one Python")
 
 
 def binary(kind):

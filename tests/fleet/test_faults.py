@@ -13,6 +13,8 @@ import servers
 from pipecat_circuit_breaker.fleet import Outage
 from pipecat_circuit_breaker.fleet.record import RECORD_VERSION
 
+pytestmark = servers.once
+
 PROCESSES, BOTS = 6, 5
 
 #: Seconds in which all have to be alone, and back: two, and what a busy machine takes.

@@ -17,6 +17,8 @@ from benchmarks.fleet_load.server import Sample  # noqa: E402
 from benchmarks.fleet_load.trial import Outcome, Phase, _overlaps, run  # noqa: E402
 from benchmarks.machine import Machine  # noqa: E402
 
+pytestmark = servers.once
+
 
 @pytest.fixture(scope="module")
 def outcome():

@@ -10,6 +10,8 @@ from pipecat_circuit_breaker import CircuitBreakerParams
 from pipecat_circuit_breaker.fleet import Outage
 from pipecat_circuit_breaker.fleet.record import RECORD_VERSION
 
+pytestmark = servers.once
+
 #: Seconds in which everybody has to know: reports go at once, or after one and a half.
 SOON_SECS = 8.0
 

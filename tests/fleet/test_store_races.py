@@ -12,6 +12,8 @@ from pipecat_circuit_breaker.fleet import rules
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.redis import RedisStore
 
+pytestmark = servers.once
+
 PROCESSES, TAKERS = 4, 25
 
 
