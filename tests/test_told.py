@@ -326,7 +326,7 @@ async def test__connection_error__nobody_watches__is_a_guess_and_says_so(clock):
             {"max_errors": 1},
             "max_errors is a setting: expected params=CircuitBreakerParams(max_errors=1)",
         ),
-        ({"max_error": 1}, "expected params, tags, metrics, name; got max_error=1"),
+        ({"max_error": 1}, "expected params, tags, fleet, metrics, name; got max_error=1"),
         ({"enable_direct_mode": False}, "got enable_direct_mode=False"),
         (
             {"params": {"max_errors": 1}},

@@ -443,6 +443,14 @@ async def test_one_request_that_is_reported_twice_is_no_second_failure(hearing, 
     assert await votes() == []
 
 
+async def test_a_failover_whose_requests_are_answered_says_so_too(hearing, votes, time):
+    for _ in range(3):
+        hearing.fail()
+        hearing.view.service_worked(hearing.model)
+        await time.pass_(2)
+    assert await votes() == []
+
+
 async def test_a_failure_of_long_ago_is_not_confirmed(hearing, votes, time):
     hearing.fail()
     await time.pass_(60.1)
@@ -458,11 +466,27 @@ async def test_an_answer_in_between_makes_it_the_first_again(hearing, votes, tim
     assert await votes() == []
 
 
-async def test_the_failure_of_another_bot_is_not_ones_own_second(hearing, process, votes, time):
+async def test_calls_that_end_at_their_first_failure_are_in_a_row_too(
+    hearing, process, votes, time
+):
     other = Hearing(process.fleet)
     hearing.fail()
+    hearing.view.leave()
     await time.pass_(1)
-    other.fail(model=hearing.model)
+    other.fail()
+    assert await votes() == [True]
+
+
+async def test_an_answer_to_another_bot_of_the_process_makes_it_the_first_again(
+    hearing, process, votes, time
+):
+    other, third = Hearing(process.fleet), Hearing(process.fleet)
+    hearing.fail()
+    assert other.heard == [other.model]
+    await time.pass_(1)
+    await other.model.answer()
+    assert hearing.heard == other.heard == []
+    third.fail()
     assert await votes() == []
 
 

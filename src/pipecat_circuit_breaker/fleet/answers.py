@@ -13,11 +13,13 @@ seen here alone: the breaker sends nothing to a provider, and knows of no reques
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pipecat.frames.frames import (
     ErrorFrame,
     Frame,
     FunctionCallsStartedFrame,
+    InterruptionFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMTextFrame,
@@ -57,9 +59,15 @@ _WHOLE: tuple[tuple[type[FrameProcessor], _Frames], ...] = (
     (ImageGenService, (URLImageRawFrame,)),
 )
 
+_Note = Callable[[FrameProcessor], None]
+
 #: Frames of others of which a service knows that it has been given them: a voice hands
 #: on what comes behind its sound when that is over.
 _GIVEN = 256
+
+
+#: Those that could not be taken away, so that none is put in front of another.
+_LEFT_BEHIND: WeakKeyDictionary[FrameProcessor, Callable[[_Note], Undo]] = WeakKeyDictionary()
 
 
 def are_heard(service: FrameProcessor) -> bool:
@@ -67,7 +75,7 @@ def are_heard(service: FrameProcessor) -> bool:
     return isinstance(service, LLMService | TTSService | STTService | ImageGenService)
 
 
-def stand_at(service: FrameProcessor, note: Callable[[FrameProcessor], None]) -> Undo:
+def stand_at(service: FrameProcessor, note: _Note) -> Undo:
     """Stand where a service pushes what it has made.
 
     Args:
@@ -78,6 +86,8 @@ def stand_at(service: FrameProcessor, note: Callable[[FrameProcessor], None]) ->
     Returns:
         What ends it.
     """
+    if (resume := _LEFT_BEHIND.pop(service, None)) is not None:
+        return resume(note)
     push, process = service.push_frame, service.process_frame
     begins, holds, ends = next(
         (span for kind, span in _SPANS if isinstance(service, kind)), ((), (), ())
@@ -86,10 +96,15 @@ def stand_at(service: FrameProcessor, note: Callable[[FrameProcessor], None]) ->
     tells = (*begins, *holds, *ends, *whole, ErrorFrame)
     given: deque[int] = deque(maxlen=_GIVEN)
     has_begun = has_something = has_left = False
+    listener = note
 
     async def process_frame(frame: Frame, direction: FrameDirection) -> None:
+        nonlocal has_begun
         if isinstance(frame, tells):
             given.append(frame.id)
+        elif isinstance(frame, InterruptionFrame):
+            # People interrupt what hangs: nobody knows what would have come of it.
+            has_begun = False
         await process(frame, direction)
 
     def push_frame(frame: Frame, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
@@ -97,7 +112,7 @@ def stand_at(service: FrameProcessor, note: Callable[[FrameProcessor], None]) ->
         # What it only hands on is another's.
         if isinstance(frame, tells) and frame.id not in given and not has_left:
             if isinstance(frame, whole):
-                note(service)
+                listener(service)
             elif isinstance(frame, begins):
                 has_begun, has_something = True, False
             elif isinstance(frame, ErrorFrame):
@@ -107,7 +122,7 @@ def stand_at(service: FrameProcessor, note: Callable[[FrameProcessor], None]) ->
             elif has_begun and isinstance(frame, ends):
                 has_begun = False
                 if has_something:
-                    note(service)
+                    listener(service)
         return push(frame, *args, **kwargs)
 
     undo = (
@@ -120,5 +135,13 @@ def stand_at(service: FrameProcessor, note: Callable[[FrameProcessor], None]) ->
         has_left = True
         for put_back in undo:
             put_back()
+        if service.push_frame != push or service.process_frame != process:
+            # Somebody else has put a function in front of ours.
+            _LEFT_BEHIND[service] = again
+
+    def again(note: _Note) -> Undo:
+        nonlocal listener, has_left, has_begun
+        listener, has_left, has_begun = note, False, False
+        return leave
 
     return leave

@@ -319,12 +319,17 @@ class Fleet(BaseObject):
             instance=instance if self._is_shared else one_line(f"{bot} {name}", 64),
             services=services,
             on_closed=on_closed,
+            look_again=self._look_again,
             on_left=self._leave,
             clock=self._clock,
         )
         self._views.add(view)
         self._link.use(True)
         return view
+
+    def _look_again(self) -> None:
+        for view in [*self._views]:
+            view.changed()
 
     def _leave(self, view: View) -> None:
         self._views.discard(view)
@@ -358,8 +363,7 @@ class Fleet(BaseObject):
                 case "opened":
                     level = "WARNING" if first else "DEBUG"
                     logger.log(level, f"{self}: an outage of the fleet has begun: {outage.key}")
-                    for view in [*self._views]:
-                        view.changed()
+                    self._look_again()
                     await self._call_event_handler("on_fleet_outage_opened", outage, first)
                 case "changed":
                     await self._call_event_handler("on_fleet_outage_changed", outage)
@@ -377,8 +381,7 @@ class Fleet(BaseObject):
         self._was_connected = True
         logger.log(level, f"{self}: connected to fleet {self._params.name!r}")
         # What was heard until now could not be used.
-        for view in [*self._views]:
-            view.changed()
+        self._look_again()
         await self._call_event_handler("on_fleet_connected")
 
     async def _go_alone(self, reason: str) -> None:

@@ -61,10 +61,10 @@ class Probe:
 
 
 class SecondLooks:
-    """Which services have failed twice in a row in this process.
+    """Which services have failed twice in a row in this process, whichever bots asked them.
 
-    One failed request of a service that another stands in for is no news to a
-    fleet; a second one with no answer in between confirms it.
+    One failed request is no news to a fleet; a second one confirms it, with no answer
+    to any bot of the process in between.
     """
 
     def __init__(self, within_secs: float, clock: Callable[[], float]) -> None:
@@ -121,6 +121,7 @@ class View:
         instance: str,
         services: Callable[[], Iterable[FrameProcessor]],
         on_closed: Callable[[frozenset[Origin]], None],
+        look_again: Callable[[], None],
         on_left: Callable[["View"], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -137,6 +138,8 @@ class View:
             services: Asked which processors of the pipeline may be listened to.
             on_closed: Called with the origins that it has asked about when their
                 outage is over.
+            look_again: Called when all bots of the process have to have a look at whom
+                they listen to.
             on_left: Called once when it leaves.
             clock: Monotonic seconds.
         """
@@ -150,7 +153,7 @@ class View:
         self._services = services
         self._on_closed = on_closed
         self._names: OrderedDict[int, str] = OrderedDict()
-        self._own_looks = SecondLooks(LOOKS_WITHIN * params.vote_secs, clock)
+        self._look_again = look_again
         # Those that are listened to, by their id.
         self._heard: dict[int, Undo] = {}
         self._on_left = on_left
@@ -256,8 +259,7 @@ class View:
         processor = self._processors.get(origin)
         if processor is not None and answers.are_heard(processor):
             if (name := self._service(processor)) is not None:
-                votes = self._own_looks.fail(name) or votes
-                self.changed()
+                votes = self._look(name) or votes
         if votes or self._snapshot.open_at(key) is not None:
             self._tell(key, votes=votes)
 
@@ -321,14 +323,16 @@ class View:
         name = self._service(service)
         key = self._keys.get(origin)
         if name is not None and key is not None:
-            self._tell(key, votes=self._looks.fail(name))
+            self._tell(key, votes=self._look(name))
 
     def service_worked(self, service: FrameProcessor) -> None:
         """Note that a service has answered a request, or that an output has delivered a message."""
         if not self._looks and not self._snapshot.is_any_open:
-            return
+            return  # nobody waits for it
         if (name := self._service(service)) is not None:
-            self._looks.work(name)
+            if name in self._looks:
+                self._looks.work(name)
+                self._look_again()
             for outage in self._snapshot.open_of(name):
                 self._try_out(outage.key)
 
@@ -352,9 +356,7 @@ class View:
         try:
             for service in self._services():
                 # Whether bots may act on it now or not: it has to end.
-                is_wanted = bool(self._outages(service)) or (
-                    self._service(service) in self._own_looks
-                )
+                is_wanted = bool(self._outages(service)) or (self._service(service) in self._looks)
                 if is_wanted and service.id not in self._heard and answers.are_heard(service):
                     self._heard[service.id] = answers.stand_at(service, self._note_answer)
                 elif not is_wanted and (stop := self._heard.pop(service.id, None)) is not None:
@@ -362,20 +364,25 @@ class View:
         except Exception as e:
             self._report_fault("listening to services", e)
 
+    def _look(self, name: str) -> bool:
+        """Note a failure of a service; True where it is the second in a row in this process."""
+        is_first = name not in self._looks
+        is_second = self._looks.fail(name)
+        if is_first:
+            # From now on an answer to any of its bots counts.
+            self._look_again()
+        return is_second
+
     def _note_answer(self, service: FrameProcessor) -> None:
         try:
-            if (name := self._service(service)) is not None:
-                self._own_looks.work(name)
             self.service_worked(service)
-            self.changed()
         except Exception as e:
             self._report_fault("noting an answer", e)
 
     def closed(self, key: str) -> None:
         """Have circuits closed that were opened since an outage of the fleet was known."""
         # What has failed before is no first look at what fails now.
-        for looks in (self._own_looks, self._looks):
-            looks.work(key.partition(": ")[0])
+        self._looks.work(key.partition(": ")[0])
         over = frozenset(origin for origin, asked in self._asked.items() if asked == key)
         if not over:
             return
