@@ -44,7 +44,7 @@ class Bots:
 
     async def __aenter__(self):
         for fleet in self.fleets:
-            view = fleet.join("bot", lambda: None, lambda origins: None)
+            view = fleet.join("bot", lambda: (), lambda origins: None)
             view.learn(self.origin, self.service, exception=OSError())
             self.views.append(view)
         return self
@@ -124,12 +124,14 @@ async def test_bots_go_on_alone_say_so_once_and_are_back(fault):
             # Long enough for several attempts.
             await asyncio.sleep(2)
             assert bots.are_alone()
-            assert bots.told == [["connected", "alone"]] * 3
+            await bots.until(lambda: bots.told == [["connected", "alone"]] * 3, ALONE_SECS)
 
             mend(server)
             await bots.until(bots.are_connected, BACK_SECS)
             await bots.until(bots.all_know, BACK_SECS)
-            assert bots.told == [["connected", "alone", "connected"]] * 3
+            # Handlers run in tasks of their own.
+            both = [["connected", "alone", "connected"]] * 3
+            await bots.until(lambda: bots.told == both, BACK_SECS)
 
 
 async def test_a_server_that_comes_later_is_found():
