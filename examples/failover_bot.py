@@ -27,7 +27,6 @@ import asyncio
 import os
 import sys
 
-from local_providers import RATE, Provider
 from loguru import logger
 from pipecat.frames.frames import (
     EndFrame,
@@ -50,6 +49,7 @@ from pipecat.workers.runner import WorkerRunner
 from tenacity import wait_exponential
 
 from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import Provider
 
 logger.remove()
 logger.add(sys.stderr, level="ERROR")
@@ -74,7 +74,7 @@ class Caller(FrameProcessor):
             self._samples += len(frame.audio) // 2
         elif isinstance(frame, LLMFullResponseEndFrame):
             said = " ".join(self._words) or "(nothing)"
-            print(f"bot: {said}  ({self._samples / RATE:.1f} s of sound)", flush=True)
+            print(f"bot: {said}  ({self._samples / 24_000:.1f} s of sound)", flush=True)
             self._words, self._samples = [], 0
             self.answered.set()
         await self.push_frame(frame, direction)
@@ -94,17 +94,23 @@ def voice(**of: str) -> OpenAITTSService:
     return service
 
 
+def requests(provider: Provider) -> str:
+    """How often a local provider was asked."""
+    return f"{provider.name} llm {provider.requests['llm']}, tts {provider.requests['tts']}"
+
+
 async def main() -> None:
     """Run the bot until there are no more lines."""
     providers = [Provider("first"), Provider("second")]
-    if "OPENAI_API_KEY" in os.environ:
+    is_local = "OPENAI_API_KEY" not in os.environ
+    if is_local:
+        first, second = [{"api_key": "-", "base_url": await p.start()} for p in providers]
+    else:
         first = {"api_key": os.environ["OPENAI_API_KEY"]}
         second = {
             "api_key": os.environ["BACKUP_API_KEY"],
             "base_url": os.environ["BACKUP_BASE_URL"],
         }
-    else:
-        first, second = [{"api_key": "-", "base_url": await p.start()} for p in providers]
 
     models = LLMSwitcher([model(**first), model(**second)])
     voices = ServiceSwitcher([voice(**first), voice(**second)])
@@ -146,10 +152,12 @@ async def main() -> None:
                 message = {"role": "user", "content": line.strip()}
                 await worker.queue_frame(LLMMessagesAppendFrame(messages=[message], run_llm=True))
                 await caller.answered.wait()
+                if is_local:
+                    print(f"    [asked so far: {'; '.join(map(requests, providers))}]", flush=True)
 
     await worker.queue_frame(EndFrame())
     await running
-    if "OPENAI_API_KEY" not in os.environ:
+    if is_local:
         for provider in providers:
             await provider.stop()
 

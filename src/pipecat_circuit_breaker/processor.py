@@ -32,7 +32,8 @@ from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker._pipeline.call import Tags
 from pipecat_circuit_breaker._pipeline.clients import Clients
 from pipecat_circuit_breaker._pipeline.guard import Guard
-from pipecat_circuit_breaker._pipeline.releases import worker_of
+from pipecat_circuit_breaker._pipeline.insert import insert_first
+from pipecat_circuit_breaker._pipeline.releases import Worker, worker_of
 from pipecat_circuit_breaker.frames import CircuitBreakerFrame
 from pipecat_circuit_breaker.health import Health, health_of
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
@@ -300,6 +301,28 @@ class CircuitBreakerProcessor(FrameProcessor):
         if self._guard is not None:
             failover.join(self._guard)
         return failover
+
+    async def insert_into(self, worker: Worker) -> None:
+        """Come into the pipeline of a worker that somebody else has made, in the first place.
+
+        For a setup file: pipecat calls its ``setup_pipeline_worker`` with each worker before
+        the pipeline starts, where the environment variable ``PIPECAT_SETUP_FILES`` names the
+        file. So a bot gets a breaker, and its code stays as it is.
+
+        Example::
+
+            async def setup_pipeline_worker(worker):
+                await CircuitBreakerProcessor().insert_into(worker)
+
+        Args:
+            worker: The worker, a ``PipelineTask`` before pipecat 1.3.0.
+
+        Raises:
+            RuntimeError: The worker's pipeline has started, or this breaker is in one already.
+        """
+        if self.next is not None or self.previous is not None:
+            raise RuntimeError(f"expected a breaker that is in no pipeline, {self} is in one")
+        await insert_first(self, worker)
 
     async def open_circuits(self, origin: Origin | None = None) -> None:
         """Open by hand: nothing but :meth:`close_circuits` or a reset closes again.

@@ -10,7 +10,7 @@ pipecat 0.0.108 to 1.x. Each line that a release needs says which.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from pipecat.frames.frames import (
@@ -240,6 +240,30 @@ def tool_failures(model: FrameProcessor, name: str) -> tuple[str, ...]:
 def is_set_up(processor: FrameProcessor) -> bool:
     """Whether a processor is part of a pipeline that runs, or has run."""
     return getattr(processor, "_task_manager", None) is not None
+
+
+def has_started(processor: FrameProcessor) -> bool:
+    """Whether a pipeline has started; from 1.8.0 on, whether its start is on the way."""
+    # From 1.8.0 on frames wait until a processor is set up, and it does not say more.
+    return bool(getattr(processor, "_FrameProcessor__started", is_set_up(processor)))
+
+
+def setup_like(neighbour: FrameProcessor, worker: Worker) -> FrameProcessorSetup:
+    """What a processor is set up with that comes into a pipeline which is set up already.
+
+    Args:
+        neighbour: A processor of that pipeline.
+        worker: The worker that runs it.
+    """
+    given = {
+        "clock": neighbour._clock,
+        "task_manager": neighbour._task_manager,
+        "observer": neighbour._observer,
+        "pipeline_worker": worker,  # 1.3.0
+        "pipeline_task": worker,  # 1.2.0
+    }
+    names = {field.name for field in fields(FrameProcessorSetup)}
+    return FrameProcessorSetup(**{name: given[name] for name in names & given.keys()})
 
 
 def observers_of(observer: object) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from pipecat_circuit_breaker.testing.assertions import assert_incident, assert_n
 from pipecat_circuit_breaker.testing.clock import Clock
 from pipecat_circuit_breaker.testing.failures import Failure, hangs, logs, pushes_error
 from pipecat_circuit_breaker.testing.output import Output
+from pipecat_circuit_breaker.testing.provider import Provider
 from pipecat_circuit_breaker.testing.running import ended, running, running_worker, settle
 from pipecat_circuit_breaker.testing.transport import Transport
 
@@ -17,6 +18,7 @@ __all__ = [
     "Clock",
     "Failure",
     "Output",
+    "Provider",
     "Transport",
     "assert_incident",
     "assert_no_incidents",
