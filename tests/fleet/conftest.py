@@ -1,5 +1,16 @@
+"""Fixtures of the fleet's tests: processes of a fleet, what one bot sees of it, and its stores."""
+
+import asyncio
+
 import pytest
-from fleet_parts import FakeStore, Time
+import servers
+from fleet_parts import FakeStore, Process, Time, turns
+from loguru import logger
+from store_parts import UNIT_SECS, Told
+
+from pipecat_circuit_breaker.fleet import record, redis, rules
+from pipecat_circuit_breaker.fleet.memory import MemoryStore
+from pipecat_circuit_breaker.fleet.redis import RedisStore
 
 
 @pytest.fixture
@@ -10,3 +21,81 @@ def time():
 @pytest.fixture
 async def store(time):
     return FakeStore(time)
+
+
+@pytest.fixture
+async def start(store, time):
+    """Starts processes, and ends them."""
+    processes = []
+
+    async def start(instance="pod-1", *, joins=True, **params):
+        process = Process(store, time, instance, **params)
+        processes.append(process)
+        if joins:
+            process.join()
+            await time.pass_(0)
+        return process
+
+    yield start
+    store.released.set()
+    store.faults.clear()
+    for process in processes:
+        await process.fleet.close()
+
+
+@pytest.fixture
+def log():
+    lines = []
+    logger.add(lambda line: lines.append((line.record["level"].name, line.record["message"])))
+    return lines
+
+
+@pytest.fixture
+async def process(store, time):
+    process = Process(store, time, min_instances=1)
+    process.join()
+    await turns()
+    yield process
+    await process.fleet.close()
+
+
+@pytest.fixture
+def view(process):
+    return process.view
+
+
+@pytest.fixture(scope="session", params=["memory", *servers.KINDS])
+def kept_in(request):
+    """None for memory, or else a server."""
+    if request.param == "memory":
+        yield None
+    else:
+        with servers.Server(request.param) as server:
+            yield server
+
+
+@pytest.fixture
+async def told(kept_in, clock, monkeypatch):
+    if kept_in is None:
+
+        async def advance(units):
+            clock.advance(units)
+
+        yield Told(MemoryStore(clock=clock), 1.0, advance)
+        return
+
+    async def wait(units):
+        await asyncio.sleep(units * UNIT_SECS)
+
+    monkeypatch.setattr(rules, "MIN_WAIT_SECS", 0.0)
+    kept_in.flush()
+    store = RedisStore(kept_in.url, "test")
+    yield Told(store, UNIT_SECS, wait)
+    await store.close()
+
+
+@pytest.fixture
+def short_tombstone(told, monkeypatch):
+    """Twenty units, so that nobody waits for a minute."""
+    for module in (record, redis, rules):
+        monkeypatch.setattr(module, "TOMBSTONE_SECS", 20 * told.unit)
