@@ -99,3 +99,20 @@ def short_tombstone(told, monkeypatch):
     """Twenty units, so that nobody waits for a minute."""
     for module in (record, redis, rules):
         monkeypatch.setattr(module, "TOMBSTONE_SECS", 20 * told.unit)
+
+
+@pytest.fixture(scope="module", params=servers.KINDS)
+def any_server(request):
+    with servers.Server(request.param) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def redis7():
+    with servers.Server("redis7") as server:
+        yield server
+
+
+@pytest.fixture
+def probes_at_once(monkeypatch):
+    monkeypatch.setattr(rules, "MIN_WAIT_SECS", 0.0)

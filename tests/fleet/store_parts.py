@@ -4,12 +4,17 @@ The memory store's clock is injected. A server decides by its own clock alone, s
 servers the same tests wait for real, in units of a tenth of a second.
 """
 
+import asyncio
+import contextlib
+
+from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import Report
 
 #: What the tests count time in, on a server.
 UNIT_SECS = 0.1
 
 KEY = "TTS[eu]: ConnectError in httpx.connect"
+RECORDS = "{pcb:test}:1:outages"
 
 
 class Told:
@@ -50,3 +55,66 @@ class Told:
         answer = await self.report(**options)
         await self.after(2.1)
         return answer.outage
+
+
+@contextlib.asynccontextmanager
+async def a_store(server, *, flush=True, **options):
+    if flush:
+        server.flush()
+    store = RedisStore(server.url, "test", **options)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def report(store, instance="pod-1", need=1, key=KEY, **changes):
+    what = dict(
+        key=key,
+        instance=instance,
+        token=instance,
+        votes=True,
+        failures=1,
+        bots=(instance,),
+        age_secs=0.0,
+        waits=(0.0,),
+    )
+    return await store.report(
+        Report(**(what | changes)), min_instances=need, vote_secs=10.0, hold_secs=100.0
+    )
+
+
+STEPS = {
+    "report": report,
+    "lease": lambda store: store.lease(KEY, "pod-1", "t", 5.0),
+    "settle": lambda store: store.settle(KEY, "t", 1, success=True, waits=(1.0,)),
+    "open": lambda store: store.open(KEY, "eva", "", 100.0),
+    "close_outage": lambda store: store.close_outage(KEY, "eva", ""),
+    "set_mode": lambda store: store.set_mode("observe", "eva", "", 100.0),
+    "read": lambda store: store.read("t"),
+}
+
+
+async def listen(store):
+    async with store.news() as news:
+        return await anext(news)
+
+
+async def until(news, key):
+    async for record in news:
+        yield record
+        if record is not None and record.key == key:
+            return
+
+
+def records(server):
+    with server.client() as client:
+        return client.hgetall(RECORDS)
+
+
+async def soon(condition, secs=5.0):
+    for _ in range(int(secs / 0.01)):
+        if condition():
+            return True
+        await asyncio.sleep(0.01)
+    return False
