@@ -7,12 +7,7 @@ from store_parts import KEY
 
 from pipecat_circuit_breaker.fleet import rules
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
-from pipecat_circuit_breaker.fleet.record import (
-    MAX_INSTANCES,
-    MAX_OUTAGES,
-    TOMBSTONE_SECS,
-    Outage,
-)
+from pipecat_circuit_breaker.fleet.record import MAX_INSTANCES, MAX_OUTAGES, TOMBSTONE_SECS, Outage
 from pipecat_circuit_breaker.testing import Clock
 
 
