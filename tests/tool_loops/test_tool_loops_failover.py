@@ -11,6 +11,7 @@ from aiohttp import web
 from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyManual
 from tenacity import wait_fixed
+from tool_loop_parts import fails, good
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from releases.room import running
@@ -34,22 +35,8 @@ pytestmark = [
 TOOL = [("look_up", {})]
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    """Connect to loopback directly, whatever proxy the environment names."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
 def refuses():
     raise web.HTTPInternalServerError
-
-
-def good(n):
-    return {"seats": n}
-
-
-def fails(n):
-    return {"error": "no route to the booking system"}
 
 
 class Call:
