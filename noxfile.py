@@ -149,6 +149,17 @@ def package(session: nox.Session) -> None:
 
 
 @nox.session
+def api(session: nox.Session) -> None:
+    """Compare the public API with the latest release: what may break a bot is in the changelog."""
+    newest_first = ("--merged=HEAD", "--sort=-version:refname", "--list", "v*")
+    tags = session.run("git", "tag", *newest_first, external=True, silent=True)
+    if not tags:
+        session.skip("no release is tagged in this checkout, so there is nothing to compare with")
+    session.install("griffe>=2")
+    session.run("python", "checks/api.py", str(tags).split()[0])
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and types."""
     session.install("-e", ".[lint,demo,fleet,otel]")

@@ -19,7 +19,9 @@ IMPORTED = {
 USED = {node.id for node in ast.walk(API) if isinstance(node, ast.Name)}
 
 
-@pytest.mark.parametrize("name", ["", ".failover", ".fleet", ".instrumentation", ".testing"])
+@pytest.mark.parametrize(
+    "name", ["", ".failover", ".fleet", ".instrumentation", ".logs", ".testing"]
+)
 def test__module__public_names__are_all_checked(name):
     module = import_module(f"pipecat_circuit_breaker{name}")
     assert {(module.__name__, each) for each in module.__all__} <= IMPORTED
