@@ -161,8 +161,9 @@ def api(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and types."""
+    """Check style, types, and what the workflows may do."""
     session.install("-e", ".[lint,demo,fleet,otel]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("zizmor", "--offline", "--quiet", ".github")
