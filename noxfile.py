@@ -104,7 +104,8 @@ def failover_table(session: nox.Session, release: str) -> None:
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel and the sdist, and see whether the package index can show what they say."""
-    session.install("build", "twine>=6.1")
+    # The last lets twine render README as the index does, and not only look at its type.
+    session.install("build", "twine>=6.1", "readme-renderer[md]")
     shutil.rmtree("dist", ignore_errors=True)
     session.run("python", "-m", "build", silent=True)
     session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
