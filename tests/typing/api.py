@@ -65,6 +65,8 @@ from pipecat_circuit_breaker.fleet import (
     ModeSet,
     Outage,
     OutageStatus,
+    label_of,
+    shares,
 )
 from pipecat_circuit_breaker.instrumentation import instrument, instrument_fleet
 from pipecat_circuit_breaker.logs import StormFilter, add_log_file, log_fleet
@@ -369,11 +371,11 @@ def share(failure: Failure) -> bool:
     assert_type((failure.kind, failure.where), tuple[str, str])
     assert_type((failure.category, failure.exception), tuple[str | None, BaseException | None])
     assert_type((failure.processor, failure.by_delivery), tuple[FrameProcessor, bool])
-    return not failure.is_of_one_request and failure.is_unreachable
+    return shares(failure) and not failure.is_of_one_request and failure.is_unreachable
 
 
 def label(service: FrameProcessor) -> str:
-    return service.name
+    return f"{label_of(service)} eu"
 
 
 async def share_outages(llm: FrameProcessor) -> None:
