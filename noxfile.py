@@ -12,6 +12,8 @@ pytest. A Python that is not there is skipped; where `CI` is set it is an error.
 """
 
 import re
+import shutil
+from pathlib import Path
 
 import nox
 
@@ -99,9 +101,69 @@ def failover_table(session: nox.Session, release: str) -> None:
 
 
 @nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the sdist, and see whether the package index can show what they say."""
+    # The last lets twine render README as the index does, and not only look at its type.
+    session.install("build", "twine>=6.1", "readme-renderer[md]")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", silent=True)
+    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+
+
+@nox.session(python=[PYTHONS[0], PYTHONS[-1]], requires=["build"])
+def package(session: nox.Session) -> None:
+    """Use the wheel where nothing of the repository is, and test it with what the sdist holds."""
+    [wheel], [sdist] = (list(Path("dist").resolve().glob(end)) for end in ("*.whl", "*.tar.gz"))
+    folder = Path(session.create_tmp())
+    shutil.rmtree(folder)
+    shutil.unpack_archive(sdist, folder, filter="data")
+    [unpacked] = folder.resolve().iterdir()
+    session.chdir(folder)
+
+    # Without any extra.
+    session.install(str(wheel))
+    session.run("python", "-c", "import pipecat_circuit_breaker as p; print(p.__version__)")
+    session.run("pipecat-circuit-breaker", "--version")
+    session.run("pipecat-circuit-breaker", "dashboard", silent=True)
+
+    session.install(f"{wheel}[demo]")
+    session.run("pipecat-circuit-breaker", "demo", "--chain", "send-raises", "--seconds", "1")
+
+    # As its users' code is checked: by `py.typed`, and with what it finds in the environment.
+    session.install(f"{wheel}[fleet,otel]", "mypy>=2.4", "pyright[nodejs]>=1.1.414")
+    shutil.copy(unpacked / "tests" / "typing" / "api.py", folder)
+    session.run(
+        "mypy",
+        "--config-file=",
+        "--strict",
+        # pipecat leaves many functions without types, its decorator for handlers too.
+        "--untyped-calls-exclude=pipecat",
+        "--allow-untyped-decorators",
+        "api.py",
+    )
+    session.run("pyright", "api.py")
+
+    session.install("hypothesis", "pytest", "pytest-asyncio")
+    session.chdir(unpacked)
+    session.run("pytest", "-q", "tests/core/test_circuit.py", "tests/package")
+
+
+@nox.session
+def api(session: nox.Session) -> None:
+    """Compare the public API with the latest release: what may break a bot is in the changelog."""
+    newest_first = ("--merged=HEAD", "--sort=-version:refname", "--list", "v*")
+    tags = session.run("git", "tag", *newest_first, external=True, silent=True)
+    if not tags:
+        session.skip("no release is tagged in this checkout, so there is nothing to compare with")
+    session.install("griffe>=2")
+    session.run("python", "checks/api.py", str(tags).split()[0])
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and types."""
+    """Check style, types, and what the workflows may do."""
     session.install("-e", ".[lint,demo,fleet,otel]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("zizmor", "--offline", "--quiet", ".github")

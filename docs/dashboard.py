@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""Draws ``dashboard.json`` from what a real Prometheus scraped from a bot in a storm.
+"""Draws the dashboard from what a real Prometheus scraped from a bot in a storm.
 
     python docs/dashboard.py
 
@@ -29,7 +29,8 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
-DASHBOARD = Path(__file__).with_name("dashboard.json")
+ROOT = Path(__file__).parents[1]
+DASHBOARD = ROOT / "src" / "pipecat_circuit_breaker" / "instrumentation" / "dashboard.json"
 PICTURE = Path(__file__).parent / "images" / "dashboard.png"
 
 # Nothing of this goes through a proxy: it is all on this machine.

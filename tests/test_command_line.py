@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.resources import files
 
 import pytest
 
@@ -38,12 +39,35 @@ def test__command_line__help__names_every_command():
     assert all(
         name in said and command.help[:20] in said for name, command in cli._COMMANDS.items()
     )
+    assert all(name in said and what in said for name, (what, _) in cli._FILES.items())
 
 
 def test__command_line__version__is_the_installed_one():
     assert run("--version").stdout == (
         f"pipecat-circuit-breaker {version('pipecat-circuit-breaker')}\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "begins"),
+    [("alerts", "alerts.yml", "#"), ("dashboard", "dashboard.json", "{")],
+)
+def test__command_line__file__is_printed_as_it_is_and_imports_no_pipecat(name, file, begins):
+    result = run(name, after="print({m.partition('.')[0] for m in sys.modules})")
+
+    *lines, modules = result.stdout.splitlines(keepends=True)
+    path = files("pipecat_circuit_breaker") / "instrumentation" / file
+    assert "".join(lines) == path.read_text(encoding="utf-8")
+    assert lines[0].startswith(begins)
+    assert not HEAVY & {*eval(modules)}
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test__command_line__file_and_an_argument__usage_and_code_2():
+    result = run("alerts", "incident.json")
+
+    assert result.returncode == 2
+    assert "unrecognized arguments: incident.json" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["dmeo"]])

@@ -9,22 +9,22 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipecat.frames.frames import EndFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.processors.frame_processor import FrameProcessor
 
-try:  # 1.3.0
+if TYPE_CHECKING:
     from pipecat.pipeline.worker import PipelineWorker
     from pipecat.workers.runner import WorkerRunner
-except ImportError:
-    from pipecat.pipeline.runner import (
-        PipelineRunner as WorkerRunner,
-    )
-    from pipecat.pipeline.task import (
-        PipelineTask as PipelineWorker,
-    )
+else:
+    try:  # 1.3.0
+        from pipecat.pipeline.worker import PipelineWorker
+        from pipecat.workers.runner import WorkerRunner
+    except ImportError:
+        from pipecat.pipeline.runner import PipelineRunner as WorkerRunner
+        from pipecat.pipeline.task import PipelineTask as PipelineWorker
 
 #: Seconds that a pipeline may take to start, to finish what is queued, or to be torn down.
 _LIMIT_SECS = 20.0
