@@ -15,6 +15,8 @@ from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._pipeline.guard import Guard
 from pipecat_circuit_breaker.incident import CircuitSnapshot
 
+__all__ = ["ChannelHealth", "FailoverHealth", "Health", "ProcessorHealth"]
+
 #: Kinds of failure, and destinations, that are named for each processor.
 _MAX_NAMES = 8
 

@@ -20,6 +20,8 @@ from pipecat_circuit_breaker._core.backoff import DEFAULT_CHANNEL_COOLDOWN, DEFA
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.text import one_line
 
+__all__ = ["CircuitBreakerParams", "GiveUpPolicy"]
+
 
 def _shown(value: Any) -> str:
     try:

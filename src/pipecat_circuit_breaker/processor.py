@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from pipecat_circuit_breaker.failover import Failover
     from pipecat_circuit_breaker.fleet import Fleet
 
+__all__ = ["CircuitBreakerProcessor"]
+
 _EVENTS = {
     Change.OPENED: "on_circuit_opened",
     Change.REOPENED: "on_circuit_reopened",

@@ -1,0 +1,86 @@
+#
+# Copyright (c) 2026, the pipecat-circuit-breaker authors
+#
+# SPDX-License-Identifier: BSD 2-Clause License
+#
+
+"""Fields of a class as attributes with a type, a default and an anchor of their own.
+
+The docstrings follow pipecat: the fields of a dataclass, a model, an enum or a `TypedDict` stand
+under ``Parameters:`` of the class. autodoc would show them as arguments of a call.
+"""
+
+import dataclasses
+import enum
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from sphinx.application import Sphinx
+from sphinx.util.typing import stringify_annotation
+
+_FIELD = re.compile(r"    (\w+): (.*)")
+
+
+def show_as_attributes(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Turn the section ``Parameters:`` of a class into attributes."""
+    if what == "class" and "Parameters:" in lines:
+        start = lines.index("Parameters:")
+        lines[start:] = _attributes(obj, lines[start + 1 :])
+
+
+def _attributes(cls: type, lines: list[str]) -> Iterator[str]:
+    types = _types(cls)
+    for n, line in enumerate(lines):
+        if line and not line.startswith("    "):
+            # The next section.
+            yield from lines[n:]
+            return
+        if field := _FIELD.fullmatch(line):
+            yield ""
+            yield f".. attribute:: {field[1]}"
+            if field[1] in types:
+                yield f"   :type: {stringify_annotation(types[field[1]], 'smart')}"
+            if default := _default(cls, field[1]):
+                yield f"   :value: {default}"
+            yield ""
+            yield f"   {field[2]}"
+        else:
+            yield line[5:] if line.startswith("        ") else line
+
+
+def _types(cls: type) -> dict[str, Any]:
+    """What a class annotates itself, without what pydantic checks besides."""
+    if issubclass(cls, enum.Enum):
+        return {}
+    own = SimpleNamespace(__annotations__=inspect.get_annotations(cls))
+    return get_type_hints(own, vars(sys.modules[cls.__module__]))
+
+
+def _default(cls: type, name: str) -> str:
+    """The default of a field, or the value of a member, as it would be written; or nothing."""
+    if issubclass(cls, enum.Enum):
+        return repr(cls[name].value)
+    value: Any = PydanticUndefined
+    if issubclass(cls, BaseModel) and name in cls.model_fields:
+        value = cls.model_fields[name].default
+    elif dataclasses.is_dataclass(cls):
+        value = {field.name: field.default for field in dataclasses.fields(cls)}.get(name)
+    if value in (PydanticUndefined, dataclasses.MISSING):
+        return ""
+    # A function or a tenacity wait shows an address: the text of the field says what it is.
+    text = str(value) if isinstance(value, enum.Enum) else repr(value)
+    return "" if " at 0x" in text else text
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Come before napoleon, which would take them for arguments."""
+    app.connect("autodoc-process-docstring", show_as_attributes, priority=100)
+    return {"parallel_read_safe": True}
