@@ -45,10 +45,12 @@ napoleon_numpy_docstring = False
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(pipecat|pydantic|tenacity|loguru|opentelemetry|redis|collections|datetime|enum|os|typing)\..*",
+        r"(pipecat|pydantic|tenacity|loguru|opentelemetry|redis|collections|datetime|enum|contextlib|os|typing)\..*",
     ),
     # What a public signature names of the inside.
-    ("py:.*", r"pipecat_circuit_breaker\._(core|pipeline)\..*"),
+    ("py:.*", r"pipecat_circuit_breaker\.(_core|_pipeline|fleet\.view)\..*"),
+    # Imported for type checkers alone, so autodoc does not know whose they are.
+    ("py:class", r"ServiceSwitcher|BaseTextAggregator|MeterProvider|TracerProvider"),
 ]
 
 html_theme = "furo"

@@ -251,10 +251,10 @@ class CircuitBreakerProcessor(FrameProcessor):
     ) -> "Failover":
         """Ask the next service of a switcher what the first has failed to answer.
 
-        Call it before the pipeline runs, for a :class:`ServiceSwitcher` or
-        :class:`LLMSwitcher`, whatever its strategy: of LLM services, of STT
+        Call it before the pipeline runs, for a ``ServiceSwitcher`` or
+        ``LLMSwitcher``, whatever its strategy: of LLM services, of STT
         services, or of TTS services that speak by sentence. See the events of
-        the :class:`Failover` that it returns. In the modes ``OBSERVE`` and
+        the :class:`.Failover` that it returns. In the modes ``OBSERVE`` and
         ``DISABLED`` it does nothing.
 
         Args:
