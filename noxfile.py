@@ -97,7 +97,7 @@ def normal_calls(session: nox.Session) -> None:
 @nox.session(default=False)
 @nox.parametrize("release", ["1.14.0", "1.7.0"], ids=["1.14.0", "1.7.0"])
 def failover_table(session: nox.Session, release: str) -> None:
-    """Print the table of docs/how-to/fail-over.md: four minutes each, on a machine that has nothing else."""
+    """Print the table of docs/figures/failover.md: four minutes each, on a machine that has nothing else."""
     session.install("-e", ".[demo]", f"pipecat-ai=={release}")
     session.run("python", "-m", "benchmarks.failover", "--markdown", *session.posargs)
 
