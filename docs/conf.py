@@ -24,7 +24,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
-    "field_lists",
+    "class_docstrings",
     "public_names",
 ]
 exclude_patterns = ["_build"]

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""Fields of a class as attributes with a type, a default and an anchor of their own.
+"""What pipecat's style of docstrings says of a class: its fields and its events.
 
 The docstrings follow pipecat: the fields of a dataclass, a model, an enum or a `TypedDict` stand
 under ``Parameters:`` of the class. autodoc would show them as arguments of a call.
@@ -24,16 +24,19 @@ from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 from sphinx.util.typing import stringify_annotation
 
+_EVENT = re.compile(r"^- (on_\w+): ")
 _FIELD = re.compile(r"    (\w+): (.*)")
 
 
 def show_as_attributes(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Turn the section ``Parameters:`` of a class into attributes."""
-    if what == "class" and "Parameters:" in lines:
-        start = lines.index("Parameters:")
-        lines[start:] = _attributes(obj, lines[start + 1 :])
+    """Turn the section ``Parameters:`` of a class into attributes, and names of events into code."""
+    if what == "class":
+        lines[:] = [_EVENT.sub(r"- ``\1``: ", line) for line in lines]
+        if "Parameters:" in lines:
+            start = lines.index("Parameters:")
+            lines[start:] = _attributes(obj, lines[start + 1 :])
 
 
 def _attributes(cls: type, lines: list[str]) -> Iterator[str]:
