@@ -17,7 +17,7 @@ import re
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, get_type_hints
+from typing import Any, get_type_hints, is_typeddict
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -37,6 +37,15 @@ def show_as_attributes(
         if "Parameters:" in lines:
             start = lines.index("Parameters:")
             lines[start:] = _attributes(obj, lines[start + 1 :])
+
+
+def hide_fields(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, arguments: str | None, returns: str
+) -> tuple[str, None] | None:
+    """Leave out the arguments of a class whose fields are shown: they are the same."""
+    has_fields = what == "class" and "\n    Parameters:\n" in (obj.__doc__ or "")
+    # A `TypedDict` has no arguments to leave out.
+    return ("", None) if has_fields and not is_typeddict(obj) else None
 
 
 def _attributes(cls: type, lines: list[str]) -> Iterator[str]:
@@ -86,4 +95,5 @@ def _default(cls: type, name: str) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Come before napoleon, which would take them for arguments."""
     app.connect("autodoc-process-docstring", show_as_attributes, priority=100)
+    app.connect("autodoc-process-signature", hide_fields)
     return {"parallel_read_safe": True}
