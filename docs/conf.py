@@ -27,7 +27,11 @@ extensions = [
     "class_docstrings",
     "public_names",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = [
+    "_build",
+    # A text for pipecat's own site.
+    "listing.md",
+]
 
 # Anchors as GitHub makes them: the pages are read there as well.
 myst_heading_anchors = 4

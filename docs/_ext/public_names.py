@@ -77,7 +77,7 @@ def undescribed_events() -> Iterator[str]:
     """Events of public classes that the docstring of their class does not describe."""
     for cls, names in public_objects():
         if inspect.isclass(cls) and "_register_event_handler(" in inspect.getsource(cls):
-            for event in _EVENT.findall(inspect.getsource(inspect.getmodule(cls))):
+            for event in sorted({*_EVENT.findall(inspect.getsource(inspect.getmodule(cls)))}):
                 if f"- {event}: " not in cls.__doc__:
                     yield f"{min(names, key=len)}, event {event}"
 

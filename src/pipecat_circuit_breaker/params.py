@@ -112,9 +112,11 @@ class CircuitBreakerParams(BaseModel):
             tools, however many at once, 1 to 10,000. After them it is asked once
             more with its tools off. None is any number.
         max_failed_tool_rounds: The same for answers whose tools have all failed.
-        give_up: A tenacity stop: when to give up, asked at each opening;
-            ``attempt_number`` is the number of openings in a row,
-            ``seconds_since_start`` counts from the first of them. None is never.
+        give_up: A tenacity stop: when to give up, asked at each opening, but for
+            those of a channel, of a service that has a failover, and the first
+            on the word of a fleet. ``attempt_number`` is the number of openings
+            in a row, ``seconds_since_start`` counts from the first of them.
+            None is never.
         give_up_policy: What to do then. Anything but ``CONTINUE`` needs ``give_up``.
         mode: Whether to guard, only to observe, or to do nothing;
             :meth:`CircuitBreakerProcessor.set_mode` changes it at runtime.
