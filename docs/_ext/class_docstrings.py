@@ -31,8 +31,13 @@ _FIELD = re.compile(r"    (\w+): (.*)")
 def show_as_attributes(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Turn the section ``Parameters:`` of a class into attributes, and names of events into code."""
+    """Turn the section ``Parameters:`` of a class into attributes, and names of events into code.
+
+    What the class says of its own ``__init__`` stands behind it.
+    """
     if what == "class":
+        if "__init__" in vars(obj):
+            lines += ["", *(inspect.getdoc(obj.__init__) or "").splitlines(), ""]
         lines[:] = [_EVENT.sub(r"- ``\1``: ", line) for line in lines]
         if "Parameters:" in lines:
             start = lines.index("Parameters:")
