@@ -32,7 +32,7 @@ from sybil.evaluators.python import pad
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from bot import app_message
-from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.testing import Transport, ended, running_worker, settle
 
 ROOT = Path(__file__).parent.parent
@@ -227,6 +227,11 @@ def test__page__is_a_test_file__passes(page, tmp_path):
     )
     assert done.returncode == 0, done.stdout
     assert f" {code.count('async def test_')} passed" in done.stdout
+
+
+def test__settings__are_all_in_the_table():
+    text = (ROOT / "docs/how-to/tune.md").read_text().partition("## All settings")[2]
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [*CircuitBreakerParams.model_fields]
 
 
 @each_page

@@ -36,7 +36,7 @@ def show_as_attributes(
     What the class says of its own ``__init__`` stands behind it.
     """
     if what == "class":
-        if "__init__" in vars(obj):
+        if "__init__" in vars(obj) and not inspect.isabstract(obj):
             lines += ["", *(inspect.getdoc(obj.__init__) or "").splitlines(), ""]
         lines[:] = [_EVENT.sub(r"- ``\1``: ", line) for line in lines]
         if "Parameters:" in lines:
@@ -44,13 +44,15 @@ def show_as_attributes(
             lines[start:] = _attributes(obj, lines[start + 1 :])
 
 
-def hide_fields(
+def hide_arguments(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, arguments: str | None, returns: str
 ) -> tuple[str, None] | None:
-    """Leave out the arguments of a class whose fields are shown: they are the same."""
-    has_fields = what == "class" and "\n    Parameters:\n" in (obj.__doc__ or "")
+    """Leave out the arguments of a class that nobody makes, or whose fields are shown: the same."""
     # A `TypedDict` has no arguments to leave out.
-    return ("", None) if has_fields and not is_typeddict(obj) else None
+    if what != "class" or is_typeddict(obj):
+        return None
+    has_fields = "\n    Parameters:\n" in (obj.__doc__ or "")
+    return ("", None) if has_fields or inspect.isabstract(obj) else None
 
 
 def _attributes(cls: type, lines: list[str]) -> Iterator[str]:
@@ -100,5 +102,5 @@ def _default(cls: type, name: str) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Come before napoleon, which would take them for arguments."""
     app.connect("autodoc-process-docstring", show_as_attributes, priority=100)
-    app.connect("autodoc-process-signature", hide_fields)
+    app.connect("autodoc-process-signature", hide_arguments)
     return {"parallel_read_safe": True}
