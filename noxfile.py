@@ -8,7 +8,7 @@
 
 `nox` runs all, `nox -s tests-3.12` or `nox -s "releases(1.7.0)"` one; what follows `--` goes to
 pytest. A Python that is not there is skipped; where `CI` is set it is an error. Not among all is
-`nox -s normal_calls` and `nox -s failover_table`.
+`nox -s normal_calls`, `nox -s failover_table` and `nox -s links`.
 """
 
 import re
@@ -29,6 +29,9 @@ RELEASES = ["0.0.108", "1.0.0", "1.7.0", "1.8.1", "1.12.0", "1.14.0", "newest"]
 #: Of the points at which a failover is interrupted, ended and cancelled, and of the servers and
 #: processes of a fleet. The oldest Python takes all.
 FEWER_POINTS = {"FAILOVER_STRIDE": "29", "FLEET_SERVERS": "redis7"}
+
+#: Warnings are errors, all of them are shown, a name without a target is one; and all is read anew.
+STRICT = ["-W", "--keep-going", "-n", "-E", "-q", "-d", "docs/_build/doctrees"]
 
 
 def newest(session: nox.Session) -> str:
@@ -95,7 +98,7 @@ def normal_calls(session: nox.Session) -> None:
 @nox.session(default=False)
 @nox.parametrize("release", ["1.14.0", "1.7.0"], ids=["1.14.0", "1.7.0"])
 def failover_table(session: nox.Session, release: str) -> None:
-    """Print the table of docs/failover.md: four minutes each, on a machine that has nothing else."""
+    """Print the table of docs/figures/failover.md: four minutes each, on an idle machine."""
     session.install("-e", ".[demo]", f"pipecat-ai=={release}")
     session.run("python", "-m", "benchmarks.failover", "--markdown", *session.posargs)
 
@@ -157,6 +160,21 @@ def api(session: nox.Session) -> None:
         session.skip("no release is tagged in this checkout, so there is nothing to compare with")
     session.install("griffe>=2")
     session.run("python", "checks/api.py", str(tags).split()[0])
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site, with warnings as errors; what follows `--` is where. No network is asked."""
+    session.install("-e", ".[docs]")
+    target = session.posargs[0] if session.posargs else "docs/_build/html"
+    session.run("sphinx-build", *STRICT, "-b", "html", "docs", target)
+
+
+@nox.session(default=False)
+def links(session: nox.Session) -> None:
+    """Ask each link to another site whether it is there. It needs the internet."""
+    session.install("-e", ".[docs]")
+    session.run("sphinx-build", *STRICT, "-b", "linkcheck", "docs", "docs/_build/links")
 
 
 @nox.session

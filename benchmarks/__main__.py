@@ -24,7 +24,7 @@ from benchmarks.machine import Machine
 from benchmarks.report import show, write
 from benchmarks.result import Effort, Section
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[1] / "docs" / "figures"
 SECTIONS: dict[str, Callable[[Effort], Awaitable[Section]]] = {
     "healthy": healthy.measure,
     "floor": floor.measure,
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out",
         type=Path,
         metavar="DIR",
-        help="where to write the page; the default is docs/, for a complete run only",
+        help="where to write the page; the default is docs/figures/, for a complete run only",
     )
     options = parser.parse_args(arguments)
     # A log of what storms would be a storm on the terminal.

@@ -7,7 +7,7 @@
 
 """A million identical and a million varied error lines: what is written, and what it costs.
 
-Run it with ``python benchmarks/log_storm.py`` (three minutes); it prints every figure of docs/logs.md
+Run it with ``python benchmarks/log_storm.py`` (three minutes); it prints every figure of docs/figures/logs.md
 and exits with 1 if a promise is broken.
 """
 

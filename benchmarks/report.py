@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""What is shown: the table in the terminal, and the page with its plots in `docs/`."""
+"""What is shown: the table in the terminal, and the page with its plots in `docs/figures/`."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test__rules__promtool__takes_them():
 
 
 def test__rules__each_alert__is_on_the_page():
-    page = (Path(__file__).parents[1] / "docs" / "alerting.md").read_text()
+    page = (Path(__file__).parents[1] / "docs/how-to/alert.md").read_text()
     names = re.findall(r"- alert: (\w+)", RULES.read_text())
 
     assert len(names) == 9

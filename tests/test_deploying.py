@@ -1,4 +1,4 @@
-"""docs/deploying.md does what it says: its blocks run in processes of their own, through an outage."""
+"""docs/how-to/deploy.md does what it says: its blocks run in processes of their own, through an outage."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from pipecat_circuit_breaker import CircuitBreakerProcessor, Ending, Incident, p
 from pipecat_circuit_breaker.logs import StormFilter
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "deploying.md").read_text()
+PAGE = (ROOT / "docs/how-to/deploy.md").read_text()
 #: Each block, by the name that is told last before it.
 BLOCKS = {
     re.findall(r"`(\w+\.py)`", PAGE[: block.start()])[-1]: block[1]
@@ -300,7 +300,7 @@ def snippet(text):
     return block
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/logs.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/logs.md"])
 def test__log_snippet__storm__no_sink_is_left_that_a_storm_fills(folder, start, page):
     storm = "for n in range(1000): logger.error(f'message {n} was not sent')\n"
     (folder / "storm.py").write_text(f"{snippet((ROOT / page).read_text())}\n{storm}")

@@ -11,6 +11,7 @@ A block that cannot run says so: `<!-- skip: next "why" -->` before it, or `skip
 import ast
 import asyncio
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -31,11 +32,18 @@ from sybil.evaluators.python import pad
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from bot import app_message
-from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.testing import Transport, ended, running_worker, settle
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *(page for page in sorted(ROOT.glob("docs/**/*.md")) if "_build" not in page.parts),
+]
+
+#: Where a file of this checkout is read that is no page of the site.
+SOURCE = "https://github.com/pipecat-circuit-breaker/pipecat-circuit-breaker/blob/main/"
 
 #: Blocks that no test runs. One whose reason names the test that runs it does not count.
 MOST_SKIPPED = 0
@@ -221,6 +229,11 @@ def test__page__is_a_test_file__passes(page, tmp_path):
     assert f" {code.count('async def test_')} passed" in done.stdout
 
 
+def test__settings__are_all_in_the_table():
+    text = (ROOT / "docs/how-to/tune.md").read_text().partition("## All settings")[2]
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [*CircuitBreakerParams.model_fields]
+
+
 @each_page
 def test__page__fences_of_python__are_all_blocks(page):
     # One that is marked in another way (`py`, `python title=…`) would not be run, and one that is
@@ -288,7 +301,11 @@ def links(path):
     """Where a page's links and pictures lead, but for other sites."""
     inline = [child for token in parsed(path) for child in token.children or ()]
     targets = [token.attrGet("href") or token.attrGet("src") for token in inline]
-    return [unquote(target) for target in targets if target and not urlsplit(target).scheme]
+    return [unquote(target) for target in targets if target and is_ours(target)]
+
+
+def is_ours(target):
+    return target.startswith(SOURCE) or not urlsplit(target).scheme
 
 
 def broken(path):
@@ -298,6 +315,8 @@ def broken(path):
 
 def leads_somewhere(page, link):
     path, anchor = urldefrag(link)
+    if path.startswith(SOURCE):
+        path = os.path.relpath(ROOT / path.removeprefix(SOURCE), page.parent)
     target = page.parent / path if path else page
     if path.startswith("/") or not target.exists():
         return False
@@ -313,7 +332,9 @@ def test__links__of_every_sort__are_followed(tmp_path):
     (tmp_path / "there.md").write_text("# A `code`, and: more\n\n## Twice\n\n## Twice\n")
     page = tmp_path / "page.md"
     good = ["there.md", "there.md#a-code-and-more", "there.md#twice-1", "#here-i-am", "page.md"]
-    bad = ["gone.md", "there.md#gone", "there.md#twice-2", "#gone", "/page.md", "gone.png"]
+    good.append(f"{SOURCE}README.md#licence")
+    bad = ["gone.md", "there.md#gone", "there.md#twice-2", "#gone", "/page.md"]
+    bad += [f"{SOURCE}gone.md", f"{SOURCE}README.md#gone", "gone.png"]
     sites = ["https://example.com/gone", "mailto:a@example.com"]
     cells = [f"| [link]({link}) |" for link in [*good, *bad[:-1], *sites]]
     page.write_text("\n".join(["# Here I *am*", "", "| a |", "| - |", *cells, "", "![](gone.png)"]))

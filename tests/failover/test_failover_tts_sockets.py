@@ -1,6 +1,6 @@
 """Real classes of pipecat above real sockets: each sentence whole, once, and once in the context.
 
-On every release where the class tells the end of a text; see docs/failover.md.
+On every release where the class tells the end of a text; see docs/how-to/fail-over.md.
 """
 
 import asyncio

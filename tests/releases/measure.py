@@ -1,7 +1,7 @@
 """Three seconds of each outage on the pipecat that is installed, without and with a breaker.
 
 `PYTHONPATH=tests python -m releases.measure > 1.7.0.json` once per release, and then
-`PYTHONPATH=tests python -m releases.measure *.json` for the tables of docs/releases.md.
+`PYTHONPATH=tests python -m releases.measure *.json` for the tables of docs/contributing/releases.md.
 """
 
 import asyncio
