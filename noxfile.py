@@ -34,6 +34,11 @@ FEWER_POINTS = {"FAILOVER_STRIDE": "29", "FLEET_SERVERS": "redis7"}
 STRICT = ["-W", "--keep-going", "-n", "-E", "-q", "-d", "docs/_build/doctrees"]
 
 
+#: Most tests wait for servers and processes, so two files at once take little more than half the
+#: time of one. A file's tests share processes, so each file stays with one worker.
+AT_ONCE = ["-n", "2", "--dist", "loadfile"]
+
+
 def newest(session: nox.Session) -> str:
     """The newest release that the index serves, whatever may pin an installation lower."""
     listing = session.run("python", "-m", "pip", "index", "versions", "pipecat-ai", silent=True)
@@ -50,7 +55,7 @@ def tests(session: nox.Session) -> None:
     env = {"PIPECAT_RELEASE": newest(session)}
     if session.python != PYTHONS[0]:
         env |= FEWER_POINTS
-    session.run("pytest", *session.posargs, env=env)
+    session.run("pytest", *AT_ONCE, *session.posargs, env=env)
 
 
 @nox.session
@@ -64,6 +69,7 @@ def releases(session: nox.Session, release: str) -> None:
     session.install("-e", ".[test-releases]", f"pipecat-ai=={release}")
     session.run(
         "pytest",
+        *AT_ONCE,
         "-m",
         "releases",
         *(

@@ -55,7 +55,7 @@ def breaker(clock):
 
 async def until(condition):
     """Turn the loop until the sockets have done what they have to do."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 

@@ -24,7 +24,7 @@ async def everything(url):
     try:
         async with store.news() as news:
             await report(store)
-            assert (await anext(news)).is_open
+            assert [n async for n in until(news, KEY) if n][-1].is_open
             await asyncio.sleep(0.1)  # A ping.
             await report(store, key="TTS: other")
             assert [n.key async for n in until(news, "TTS: other") if n][-1] == "TTS: other"
