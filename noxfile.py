@@ -131,8 +131,10 @@ def failover_table(session: nox.Session, release: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and types."""
+    """Check style, spelling, who imports whom, and types; a commit hook runs it too."""
     session.install("-e", ".[lint,demo,fleet,otel]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
+    session.run("lint-imports", "--no-logo")
     session.run("mypy")

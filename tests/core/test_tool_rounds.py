@@ -67,7 +67,7 @@ class Conversation:
     def round(self, *results, asks=True):
         """The model calls as many tools at once, and is asked again."""
         ids = [f"call-{len(self.messages)}-{n}" for n in range(len(results))]
-        self.rounds.called({id: (RAISED,) for id in ids}, ["book"] * len(ids))
+        self.rounds.called(dict.fromkeys(ids, (RAISED,)), ["book"] * len(ids))
         for id, content in zip(ids, results, strict=True):
             self.messages += [call(id), result(id, content)]
         if asks:
