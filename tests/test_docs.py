@@ -35,7 +35,7 @@ from pipecat_circuit_breaker import CircuitBreakerProcessor
 from pipecat_circuit_breaker.testing import Transport, ended, running_worker, settle
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 
 #: Blocks that no test runs. One whose reason names the test that runs it does not count.
 MOST_SKIPPED = 0
