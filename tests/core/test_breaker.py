@@ -575,6 +575,15 @@ def test__disabled__nothing_is_noted_and_all_passes(bench):
     assert bench.told() == []
 
 
+def test__disabled__circuit_that_has_counted_before__counts_nothing(bench):
+    bench.errors(2)
+    bench.breaker.set_mode(Mode.DISABLED, None)
+    bench.errors(20)
+    bench.breaker.set_mode(Mode.GUARD, None)
+    assert bench.state() is CLOSED
+    assert bench.errors(2) == [True, False]
+
+
 def test__disabled__circuits_that_are_open__hold_nothing_and_decide_nothing(bench):
     bench.errors(3)
     down(bench)
