@@ -7,10 +7,11 @@
 """Test sessions: the whole suite on each Python, the releases of pipecat, the linters.
 
 `nox` runs all, `nox -s tests-3.12` or `nox -s "releases(1.7.0)"` one; what follows `--` goes to
-pytest. A Python that is not there is skipped; where `CI` is set it is an error. Not among all is
-`nox -s normal_calls`, `nox -s failover_table` and `nox -s links`.
+pytest. A Python that is not there is skipped; where `CI` is set it is an error. Not among all are
+`core`, `mutation`, `normal_calls`, `failover_table` and `links`.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -85,6 +86,34 @@ def releases(session: nox.Session, release: str) -> None:
         env={"PIPECAT_RELEASE": release} | FEWER_POINTS,
     )
     session.run("pipecat-circuit-breaker", "demo", "--chain", "send-raises", "--seconds", "1")
+
+
+@nox.session(default=False)
+def core(session: nox.Session) -> None:
+    """Run the tests of the core, the inner loop: `nox -R -s core` after the first time."""
+    session.install("-e", ".[test-core]")
+    session.run("pytest", *(session.posargs or ["tests/core"]))
+
+
+#: Of the changes that mutmut makes to the core, so many of a hundred have to be noticed.
+NOTICED = 95.0
+
+
+@nox.session(default=False)
+def mutation(session: nox.Session) -> None:
+    """Take each rule out of the core, and change one thing at a time: tests have to fail; an hour."""
+    session.install("-e", ".[mutation]")
+    session.run("python", "checks/core_rules.py")
+    session.run("mutmut", "run", *(session.posargs or ["--max-children", "2"]))
+    session.run("mutmut", "export-cicd-stats", silent=True)
+    stats = json.loads(Path("mutants/mutmut-cicd-stats.json").read_text("utf-8"))
+    noticed = stats["killed"] + stats["timeout"]
+    share = 100 * noticed / stats["total"]
+    session.log(f"{noticed} of {stats['total']} changes were noticed: {share:.1f} %")
+    if share < NOTICED:
+        session.error(
+            f"expected at least {NOTICED} %; `mutmut results` in {session.bin} lists them"
+        )
 
 
 @nox.session(default=False)
@@ -185,9 +214,11 @@ def links(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, and what the workflows may do."""
+    """Check style, spelling, who imports whom, types, and workflows; a commit hook runs it too."""
     session.install("-e", ".[lint,demo,fleet,otel]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
+    session.run("lint-imports", "--no-logo")
     session.run("mypy")
     session.run("zizmor", "--offline", "--quiet", ".github")

@@ -310,7 +310,7 @@ def _failover_report() -> FailoverReport:
         Call([heard, late, *[saved] * 48], (2, 48), 1),
         Call([Turn(1, 5.8), *[saved] * 49], (6, 50), 1),
     ]
-    return FailoverReport({name: calls for name in FAULTS}, turns=50, speed=10.0)
+    return FailoverReport(dict.fromkeys(FAULTS, calls), turns=50, speed=10.0)
 
 
 def test__failover_picture__80_columns__a_row_per_turn():

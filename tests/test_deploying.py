@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs/how-to/deploy.md").read_text()
 #: Each block, by the name that is told last before it.
 BLOCKS = {
     re.findall(r"`(\w+\.py)`", PAGE[: block.start()])[-1]: block[1]
-    for block in re.finditer(r"```python\n(.*?)```", PAGE, re.S)
+    for block in re.finditer(r"```python\n(.*?)```", PAGE, re.DOTALL)
 }
 
 #: What the page leaves to its reader: a transport. In a call "dies…" its client is gone.
@@ -296,7 +296,9 @@ def test__development_runner__logs_are_set_up_after_it_and_once(
 
 
 def snippet(text):
-    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "add_log_file(" in b]
+    (block,) = [
+        b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "add_log_file(" in b
+    ]
     return block
 
 

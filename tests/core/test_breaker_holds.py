@@ -285,6 +285,14 @@ def test__channel_down__three_kinds_have_failed__a_fourth_is_not_tried(bench):
     assert bench.send("fourth", ok=True) is None
 
 
+def test__channel_down__after_a_single_failure__another_kind_is_still_tried(clock):
+    bench = Bench(clock, max_errors=1)
+    bench.send("bad", ok=False)
+    assert bench.channel_state() is OPEN
+    assert bench.send("good", ok=True) is True
+    assert bench.channel_state() is CLOSED
+
+
 def test__channel__has_delivered_since__messages_of_a_failing_kind_are_not_held_back(bench):
     for _ in range(20):
         assert bench.send("bad", ok=False) is False

@@ -1,7 +1,7 @@
 """Modes: to guard, to observe and to be disabled, of the breaker and of one circuit."""
 
 import pytest
-from core_parts import COOLDOWN, HALF_OPEN, OPEN, OUT, TTS, down
+from core_parts import CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, TTS, down
 
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
@@ -82,6 +82,15 @@ def test__disabled__nothing_is_noted_and_all_passes(bench):
     assert bench.breaker.circuits == ()
     assert bench.sends(20, ok=False) == [False] * 20
     assert bench.told() == []
+
+
+def test__disabled__circuit_that_has_counted_before__counts_nothing(bench):
+    bench.errors(2)
+    bench.breaker.set_mode(Mode.DISABLED, None)
+    bench.errors(20)
+    bench.breaker.set_mode(Mode.GUARD, None)
+    assert bench.state() is CLOSED
+    assert bench.errors(2) == [True, False]
 
 
 def test__disabled__circuits_that_are_open__hold_nothing_and_decide_nothing(bench):

@@ -234,6 +234,20 @@ def test__channel_known_to_be_down__message_of_another_kind__is_still_tried(benc
     assert bench.channel_state() is CLOSED
 
 
+def test__channel_opened_as_the_fleet_knew__its_failure_is_no_evidence_of_its_own(bench, fleet):
+    fleet.out[DOWN] = WAIT
+    send(bench, ok=False)
+    assert fleet.told == [(DOWN, False)]
+
+
+def test__over_in_fleet__one_of_them_has_no_circuit_here__the_others_close(bench, fleet):
+    bench.errors(MAX_ERRORS)
+    assert bench.state() is OPEN
+    bench.breaker.over_in_fleet([Origin.of(TTS, "never failed"), E])
+    assert bench.state() is CLOSED
+    assert [each.ending for each in bench.told() if each.ending] == [Ending.RECOVERED]
+
+
 def test__channel_down_by_own_evidence__votes(bench, fleet):
     for _ in range(MAX_ERRORS):
         send(bench, ok=False)

@@ -5,7 +5,7 @@ from core_parts import COOLDOWN, WINDOW
 
 from pipecat_circuit_breaker._core.circuit import Reason
 from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.news import Change, News, log_fields, log_line
+from pipecat_circuit_breaker._core.news import Change, News, log_fields, log_level, log_line
 from pipecat_circuit_breaker.incident import Ending, Trigger
 
 #
@@ -188,3 +188,12 @@ def test__quiet__closes__is_told_as_such(pages):
     pages.clock.advance(WINDOW)
     pages.write(guarded, guarded.circuit.look())
     assert [i.ending for i in pages.news()] == [None, Ending.QUIET]
+
+
+def test__log_level__an_opening_warns_and_what_follows_informs(pages):
+    guarded = pages.circuit()
+    pages.open(guarded)
+    pages.clock.advance(COOLDOWN)
+    pages.probe(guarded)
+    pages.settle(guarded, success=True)
+    assert [log_level(news) for news in pages.take()] == ["WARNING", "INFO", "INFO"]

@@ -36,7 +36,7 @@ def test__default_of_a_setting__is_that_of_the_table(row):
 
 
 def test__most_instances__are_those_of_the_table():
-    most = int(dict((row[0], row[2]) for row in SETTINGS)["`min_instances`"].rpartition(" ")[2])
+    most = int({row[0]: row[2] for row in SETTINGS}["`min_instances`"].rpartition(" ")[2])
     FleetParams(min_instances=most)
     with pytest.raises(ValidationError):
         FleetParams(min_instances=most + 1)

@@ -162,7 +162,7 @@ _COUNTS = st.integers(0, 2**53)
     ),
     seen_at=_SECS,
     counts=st.fixed_dictionaries(
-        {name: _COUNTS for name in ("failures", "bots", "openings", "lost_probes")}
+        dict.fromkeys(("failures", "bots", "openings", "lost_probes"), _COUNTS)
     ),
     key=st.text(min_size=1),
     width=st.integers(80, 140),
