@@ -21,12 +21,13 @@ from typing import Any, Literal
 from pipecat.frames.frames import ErrorFrame, OutputTransportMessageUrgentFrame
 from tenacity import wait_fixed
 
-from benchmarks.bots import Bot, Output, app_message, running
+from benchmarks.bots import Bot, Listener, app_message
 from benchmarks.calls import GOAL_CALLS, GOAL_FILES, OPENINGS, calls_of_opening
 from benchmarks.ours import OUTPUT, Core, Part
 from benchmarks.result import Effort, Row, Section, Value, interleaved
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, CircuitState
 from pipecat_circuit_breaker._core.causality import Link
+from pipecat_circuit_breaker.testing.running import running_workers
 
 GOAL_US = 2.0
 _CALLS = 1_000
@@ -428,15 +429,15 @@ async def _whole(stack: contextlib.AsyncExitStack) -> list[Contender]:
     healthy = Bot(filters=0, breaker=CircuitBreakerProcessor(params=params))
     breaker = CircuitBreakerProcessor(params=params)
     broken = Bot(filters=0, breaker=breaker)
-    broken.output.is_dead = True
-    await stack.enter_async_context(running(healthy.worker, broken.worker))
+    broken.output.fail()
+    await stack.enter_async_context(running_workers(healthy.worker, broken.worker))
     for n in range(20):
         await broken.worker.queue_frame(app_message(n))
         await broken.settled()
     assert any(c.state is CircuitState.OPEN for c in breaker.circuits), breaker.circuits
     bare = "closed: a bare send_message"
     return [
-        Contender(bare, "closed", _sending(Output())),
+        Contender(bare, "closed", _sending(Listener())),
         Contender(
             "closed: ours, the whole of it",
             "closed",
@@ -448,7 +449,7 @@ async def _whole(stack: contextlib.AsyncExitStack) -> list[Contender]:
     ]
 
 
-def _sending(output: Output) -> Prepare:
+def _sending(output: Listener) -> Prepare:
     async def prepare() -> Run:
         frames = [app_message(n) for n in range(_CALLS)]
 

@@ -21,13 +21,14 @@ from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
 
-from benchmarks.bots import Bot, Output, app_message, audio, running
+from benchmarks.bots import Bot, Listener, app_message, audio
 from benchmarks.calls import CallCounter
 from benchmarks.ours import OUTPUT, Core, Part, Tracked
 from benchmarks.result import Effort, Row, Section, Value, interleaved, slope
 from pipecat_circuit_breaker import CircuitBreakerProcessor, CircuitState
 from pipecat_circuit_breaker._core.causality import Link
 from pipecat_circuit_breaker._core.origin import Origin
+from pipecat_circuit_breaker.testing.running import running_workers
 
 FLAT = 0.1
 
@@ -311,7 +312,7 @@ async def _outputs() -> dict[int, Value]:
     for number in (1, 2, 4, 8, 16):
         added = []
         for guard in ([CircuitBreakerProcessor()], []):
-            outputs = [Output() for _ in range(number)]
+            outputs = [Listener() for _ in range(number)]
             branches = ParallelPipeline(*[[output] for output in outputs])
             worker = PipelineWorker(Pipeline([*guard, branches]), idle_timeout_secs=None)
             added.append(await _calls_per_message(worker, outputs))
@@ -319,18 +320,18 @@ async def _outputs() -> dict[int, Value]:
     return counts
 
 
-async def _calls_per_message(worker: PipelineWorker, outputs: list[Output]) -> float:
+async def _calls_per_message(worker: PipelineWorker, outputs: list[Listener]) -> float:
     async def send() -> None:
         for frame in frames:
             await worker.queue_frame(frame)
         await asyncio.gather(*(output.hears(1) for output in outputs))
 
-    async with running(worker):
+    async with running_workers(worker):
         for _ in range(2):
             frames: list[Frame] = [*(app_message(n) for n in range(_MESSAGES)), audio()]
             with CallCounter() as counter:
                 await send()
-    assert all(output.sent == 2 * _MESSAGES for output in outputs)
+    assert all(len(output.sent) == 2 * _MESSAGES for output in outputs)
     return counter.calls / _MESSAGES
 
 

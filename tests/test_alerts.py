@@ -24,6 +24,7 @@ from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from bot import Output, app_message, dead, running, settle
+from pictures.prometheus import Prometheus
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.demo.chains import CHAINS
 from pipecat_circuit_breaker.demo.run import run_chain, settled
@@ -33,7 +34,7 @@ from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.store import Report
 from pipecat_circuit_breaker.instrumentation import instrument, instrument_fleet
 from pipecat_circuit_breaker.testing import Transport
-from test_prometheus import dashboard, exposed
+from test_prometheus import exposed
 from tool_bot import Model, aggregators, llm_at, says, until
 
 RULES = files("pipecat_circuit_breaker") / "instrumentation" / "alerts.yml"
@@ -325,7 +326,7 @@ def watched(tmp_path):
     rules = hurried(tmp_path)
     with (
         exposed() as (provider, port),
-        dashboard.Prometheus.scraping(port, rules=rules) as prometheus,
+        Prometheus.scraping(port, rules=rules) as prometheus,
     ):
         yield Watched(prometheus, provider)
 

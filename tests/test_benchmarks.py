@@ -46,6 +46,7 @@ def test__row__goal__met_up_to_the_bound(value, at_most, met):
 
 def test__page__written__figures_read_back(tmp_path):
     pytest.importorskip("matplotlib")
+    from benchmarks.folders import Folders
     from benchmarks.machine import Machine
     from benchmarks.report import read, write
     from benchmarks.result import Section
@@ -57,7 +58,7 @@ def test__page__written__figures_read_back(tmp_path):
     # Once: another reading has another load average, and now and then another date.
     machine = Machine.here()
 
-    page = write(tmp_path, machine, [section])
+    page = write(Folders.both(tmp_path), machine, [section])
 
     assert read(tmp_path / "benchmarks.json") == (machine, [section])
     assert "| slope | 0.02 |  | ≤ 0.1 | ✓ | flat |" in page.read_text()

@@ -17,13 +17,13 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import log_storm
 import portalocker
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loguru import logger
 
-import log_storm
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.demo.chains import CHAINS, FLOOD_CHUNKS, SOUND_CHUNKS
 from pipecat_circuit_breaker.demo.run import run_chain, sends, settled

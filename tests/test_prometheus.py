@@ -1,11 +1,9 @@
 """A real Prometheus server scrapes a bot: what it has is what the breaker counted."""
 
 import asyncio
-import importlib.util
 import shutil
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from pipecat.frames.frames import TextFrame
@@ -22,14 +20,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry, start_http_server
 
 from bot import Failing, Output, app_message, dead, running, settle
+from pictures import dashboard
+from pictures.prometheus import Prometheus
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.instrumentation import instrument
-
-_spec = importlib.util.spec_from_file_location(
-    "dashboard", Path(__file__).parents[1] / "docs" / "dashboard.py"
-)
-dashboard = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(dashboard)
 
 NAME = "pipecat_circuit_breaker"
 COOLDOWN = 5.0
@@ -96,7 +90,7 @@ async def test__bot_in_a_storm__prometheus__has_what_the_breaker_counted(clock):
     )
     output = Output(fails=dead)
     failing = Failing(TextFrame, lambda n: {"error_msg": f"quota exceeded, request {n}"})
-    with exposed() as (provider, port), dashboard.Prometheus.scraping(port) as prometheus:
+    with exposed() as (provider, port), Prometheus.scraping(port) as prometheus:
         instrument(breaker, meter_provider=provider)
 
         async def scrape():
@@ -144,7 +138,7 @@ async def test__first_opening_of_an_origin__dashboard__shows_it(clock):
     # `increase` alone knows nothing of a counter that was not there before.
     breaker = CircuitBreakerProcessor(params=CircuitBreakerParams(clock=clock))
     [openings] = [panel for panel in dashboard.panels() if panel["title"].startswith("Openings")]
-    with exposed() as (provider, port), dashboard.Prometheus.scraping(port) as prometheus:
+    with exposed() as (provider, port), Prometheus.scraping(port) as prometheus:
         instrument(breaker, meter_provider=provider)
         async with running(breaker, Output(fails=dead)) as worker:
             await worker.queue_frame(app_message())

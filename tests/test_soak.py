@@ -1,6 +1,6 @@
-"""A short soak; the long one is `python benchmarks/soak.py`."""
+"""A short soak; the long one is `python -m checks soak`."""
 
-from soak import soak
+from checks.soak import soak
 
 
 async def test__soak__invariants_hold_and_memory_is_flat():

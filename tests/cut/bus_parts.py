@@ -19,6 +19,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from bot import settle
 from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing.running import running_workers
 
 
 class JSONBus(WorkerBus):
@@ -107,19 +108,8 @@ async def bots(
     ]
     workers = [main, *others]
     seen = Bots(main, others, breakers)
-    started: list[Any] = []
     for worker in workers:
-        worker.add_event_handler("on_pipeline_started", lambda *_: started.append(1))
         worker.add_event_handler("on_pipeline_error", lambda _, e: seen.errors.append(e.error))
-    runner = WorkerRunner(bus=bus, handle_sigint=False)
-    await runner.add_workers(*workers)
-    run = asyncio.create_task(runner.run())
-    try:
-        async with asyncio.timeout(20):
-            while len(started) < len(workers):
-                await asyncio.sleep(0)
+    async with running_workers(*workers, runner=WorkerRunner(bus=bus, handle_sigint=False)):
         await settle()
         yield seen
-    finally:
-        await runner.cancel()
-        await asyncio.wait_for(run, 20)

@@ -15,7 +15,7 @@ which lets frames pass and so fails no test. Exits 1 if there is any of either.
 The tests are not part of Pipecat's packages: take the folder ``tests`` from its repository, at the
 commit of the installed release.
 
-Usage: ``python benchmarks/pipecat_suite.py TESTS [--only first|last] [PYTEST ARGUMENTS]``
+Usage: ``python -m checks pipecat-suite TESTS [--only first|last] [PYTEST ARGUMENTS]``
 (``--noconftest`` where the tests are of another release). Needs pytest-asyncio, pytest-aiohttp,
 pytest-timeout and python-dotenv.
 """
@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +166,12 @@ def run(tests: Path, position: str | None, arguments: list[str]) -> Results:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        here = Path(__file__).resolve().parent
-        path = [str(here), str(here.parent / "src"), os.environ.get("PYTHONPATH", "")]
+        root = Path(__file__).resolve().parents[1]
+        path = [str(root), str(root / "src"), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {_REPORT: str(report), "PYTHONPATH": os.pathsep.join(path)}
         if position is not None:
             environment[_POSITION] = position
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "pipecat_suite"]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", __name__]
         command += ["-p", "no:cacheprovider", "-o", "addopts=", "--tb=native"]
         command += [f"--timeout={TEST_SECS}", "--rootdir=.", "--continue-on-collection-errors"]
         command += arguments
@@ -227,22 +228,27 @@ def compare(
     return differences
 
 
-def main() -> int:
-    """Run the tests without and with, and compare."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tests without and with, and compare.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        The exit code: 0 if nothing differs, else 1.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m checks pipecat-suite", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("tests", type=Path, help="a folder with Pipecat's tests")
     parser.add_argument("--only", choices=POSITIONS, help="one position instead of both")
-    arguments, for_pytest = parser.parse_known_args()
-    which = [arguments.tests.name, *for_pytest]
-    plain = run(arguments.tests, None, which)
+    options, for_pytest = parser.parse_known_args(arguments)
+    which = [options.tests.name, *for_pytest]
+    plain = run(options.tests, None, which)
     show(plain, "without")
     differences = 0
-    for position in [arguments.only] if arguments.only else POSITIONS:
-        guarded = run(arguments.tests, position, which)
+    for position in [options.only] if options.only else POSITIONS:
+        guarded = run(options.tests, position, which)
         show(guarded, position)
-        differences += compare(arguments.tests, position, for_pytest, plain, guarded)
+        differences += compare(options.tests, position, for_pytest, plain, guarded)
     return 1 if differences else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

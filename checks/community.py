@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 #
 # Copyright (c) 2026, the pipecat-circuit-breaker authors
 #
@@ -11,7 +10,7 @@ Every peer is a server or a client on loopback. Each package that is installed i
 skipped. Python 3.12 and ``pip install pipecat-asterisk pipecat-mcp-transport pipecat-ai-whisker
 pipecat-backchannel pipecat-engram echo-sdk`` run all of them.
 
-Usage: ``python benchmarks/community.py [PACKAGE ...]``
+Usage: ``python -m checks community [PACKAGE ...]``
 """
 
 import argparse
@@ -21,8 +20,9 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -36,9 +36,7 @@ from pipecat.frames.frames import (
     InputAudioRawFrame,
     InterruptionFrame,
     LLMContextFrame,
-    OutputAudioRawFrame,
     OutputTransportMessageUrgentFrame,
-    StartFrame,
     TextFrame,
     TranscriptionFrame,
     TTSAudioRawFrame,
@@ -49,11 +47,11 @@ from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.processors.frameworks.rtvi import RTVIObserverParams
-from pipecat.transports.base_output import BaseOutputTransport
-from pipecat.transports.base_transport import TransportParams
 from pipecat.workers.runner import WorkerRunner
 
 from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import Output
+from pipecat_circuit_breaker.testing.running import running_workers
 
 # A loop that nothing ends is cut off here: its part that fails works from then on.
 STORM = 2_000
@@ -70,38 +68,11 @@ def message(n: int = 0) -> OutputTransportMessageUrgentFrame:
     return OutputTransportMessageUrgentFrame(message={"label": "app", "type": "app", "n": n})
 
 
-class Output(BaseOutputTransport):
-    """An output transport whose client is gone, for messages; its sound works."""
-
-    def __init__(self, *, dead: bool = True) -> None:
-        """Start with nothing sent."""
-        super().__init__(
-            TransportParams(
-                audio_out_enabled=True, audio_out_sample_rate=RATE, audio_out_end_silence_secs=0
-            )
-        )
-        self._dead = dead
-        self.sends = 0
-        self.errors = 0
-        self.audio = bytearray()
-
-    async def start(self, frame: StartFrame) -> None:
-        """Be ready at once."""
-        await super().start(frame)
-        await self.set_transport_ready(frame)
-
-    async def send_message(self, frame: Any) -> None:
-        """Fail to send."""
-        self.sends += 1
-        self.errors += frame.message.get("type") == "error"
-        if self._dead and self.sends < STORM:
-            raise ConnectionError("the client is gone")
-
-    async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
-        """Play."""
-        self.audio += frame.audio
-        await asyncio.sleep(0)
-        return True
+def dead_output() -> Output:
+    """An output whose client is gone, for messages; its sound works."""
+    output = Output()
+    output.fail(when=lambda _: len(output.failed) < STORM)
+    return output
 
 
 @dataclass
@@ -156,7 +127,6 @@ async def running(
         rtvi_observer_params=RTVIObserverParams(system_logs_enabled=system_logs),
     )
     bot = Bot(worker)
-    runner = WorkerRunner(handle_sigint=False)
 
     async def on_error(_: PipelineWorker, __: Frame) -> None:
         bot.errors += 1
@@ -166,24 +136,16 @@ async def running(
     def count(_: Any) -> None:
         bot.lines += 1
 
-    started = asyncio.Event()
     worker.add_event_handler("on_pipeline_error", on_error)
-    worker.add_event_handler("on_pipeline_started", lambda *_: started.set())
-    if prepare is not None:
-        await prepare(worker, runner)
-    await runner.add_workers(worker)
-    task = asyncio.create_task(runner.run())
-    sink = None
-    try:
-        await asyncio.wait_for(started.wait(), 20)
+    async with running_workers(worker) as runner:
+        if prepare is not None:
+            await prepare(worker, runner)
         await asyncio.sleep(0.1)
         sink = logger.add(count, level="INFO")
-        yield bot
-    finally:
-        if sink is not None:
+        try:
+            yield bot
+        finally:
             logger.remove(sink)
-        await runner.cancel()
-        await asyncio.wait_for(task, 30)
 
 
 @contextlib.asynccontextmanager
@@ -389,7 +351,7 @@ async def whisker(breaker: CircuitBreakerProcessor | None) -> Figures:
     from pipecat_whisker import WhiskerServer
     from websockets.asyncio.client import connect
 
-    output = Output()
+    output = dead_output()
     port = free_port()
     server = WhiskerServer(host="127.0.0.1", port=port)
 
@@ -410,13 +372,13 @@ async def whisker(breaker: CircuitBreakerProcessor | None) -> Figures:
 
             listening = asyncio.create_task(listen())
             await bot.worker.queue_frame(message())
-            await bot.settled(lambda: output.sends, lambda: len(events))
+            await bot.settled(lambda: len(output.failed), lambda: len(events))
             await bot.worker.queue_frame(TextFrame("the last one"))
             await asyncio.sleep(0.6)  # Whisker flushes its last batch after half a second
             peer.transport.abort()
             await listening
         await bot.worker.queue_frame(message())
-        await bot.settled(lambda: output.sends)
+        await bot.settled(lambda: len(output.failed))
         await bot.end()
     drawn = {
         processor["name"]
@@ -435,7 +397,7 @@ async def whisker(breaker: CircuitBreakerProcessor | None) -> Figures:
     last = any(event["name"].startswith("TextFrame") for event in frames)
     return bot.figures(
         **{
-            "sends tried": output.sends,
+            "sends tried": len(output.failed),
             "still sees frames after the storm": "yes" if last else "no",
             "frames seen": len(frames),
             "states told by the breaker's own frames": ", ".join(sorted(states)) or "none",
@@ -505,7 +467,7 @@ async def backchannel(breaker: CircuitBreakerProcessor | None) -> Figures:
     listener = BackchannelProcessor(
         params=params, clips=library, vad_analyzer=Vad(), turn_analyzer=NeverDone()
     )
-    output = Output()
+    output = dead_output()
     async with running(breaker, listener, ClipPlayer(clips=library, volume=1.0), output) as bot:
         await bot.worker.queue_frame(message())
         for _ in range(10):
@@ -513,10 +475,10 @@ async def backchannel(breaker: CircuitBreakerProcessor | None) -> Figures:
                 await bot.worker.queue_frame(InputAudioRawFrame(audio, RATE, 1))
             # The output says for a while after a clip that the bot speaks.
             await asyncio.sleep(0.5)
-        await bot.settled(lambda: output.sends)
+        await bot.settled(lambda: len(output.failed))
         clips = output.audio.count(clip)
         await bot.end()
-    return bot.figures(clips=clips, **{"sends tried": output.sends})
+    return bot.figures(clips=clips, **{"sends tried": len(output.failed)})
 
 
 async def engram(breaker: CircuitBreakerProcessor | None) -> Figures:
@@ -531,13 +493,13 @@ async def engram(breaker: CircuitBreakerProcessor | None) -> Figures:
         requests += 1
         return web.Response(status=500)
 
-    output = Output()
+    output = dead_output()
     async with provider(refuse) as url:
         memory = EngramMemoryProcessor(client=EngramClient(api_key="key", base_url=url))
         async with running(breaker, memory, output, system_logs=True) as bot:
             await bot.worker.queue_frame(TranscriptionFrame("Hello.", "user", "now"))
-            await bot.settled(lambda: output.sends, lambda: requests)
-            sends, lines = output.sends, bot.lines
+            await bot.settled(lambda: len(output.failed), lambda: requests)
+            sends, lines = len(output.failed), bot.lines
             await bot.end()
     bot.lines = lines
     return bot.figures(**{"sends tried": sends, "requests": requests})
@@ -559,7 +521,7 @@ async def echo(breaker: CircuitBreakerProcessor | None) -> Figures:
         if requests < SLOW_STORM:
             await worker.queue_frame(TTSSpeakFrame("Sorry, something went wrong."))
 
-    output = Output(dead=False)
+    output = Output()
     async with provider(refuse) as url, aiohttp.ClientSession() as session:
         tts = EnableTTSCache(
             ElevenLabsHttpTTSService,
@@ -575,7 +537,8 @@ async def echo(breaker: CircuitBreakerProcessor | None) -> Figures:
             await bot.settled(lambda: requests)
             asked = requests
             await bot.end()
-    return bot.figures(**{"told the client": output.errors, "requests": asked})
+    told = sum(message.get("type") == "error" for message in output.sent)
+    return bot.figures(**{"told the client": told, "requests": asked})
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -588,19 +551,28 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def main() -> int:
-    """Run them, and print what came of each."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run them, and print what came of each.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        The exit code: 0, what came of it is for reading.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m checks community", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help=", ".join(SCENARIOS))
     parser.add_argument("--log", action="store_true", help="show the log")
-    arguments = parser.parse_args()
-    if not arguments.log:
+    options = parser.parse_args(arguments)
+    if not options.log:
         logger.remove()
         logging.disable(logging.CRITICAL)
     os.environ["no_proxy"] = "127.0.0.1"
     print(f"pipecat {version('pipecat-ai')}, Python {sys.version.split()[0]}")
     for package, scenario in SCENARIOS.items():
-        if arguments.packages and package not in arguments.packages:
+        if options.packages and package not in options.packages:
             continue
         try:
             print(f"\n{package} {version(package)}: {scenario.__doc__}")
@@ -608,7 +580,9 @@ def main() -> int:
             print(f"\n{package}: not installed")
             continue
         for breaker in (False, True):
-            figures = asyncio.run(run(scenario, breaker))
+            # Some keep files where they are run.
+            with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+                figures = asyncio.run(run(scenario, breaker))
             words = ", ".join(f"{name} {value}" for name, value in figures.items())
             print(f"  {'with' if breaker else 'without'}: {words}", flush=True)
     return 0
@@ -618,7 +592,3 @@ async def run(scenario: Scenario, guarded: bool) -> Figures:
     """Run one scenario once."""
     async with asyncio.timeout(120):
         return await scenario(CircuitBreakerProcessor() if guarded else None)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""Makes the pictures of terminals in docs/images: `python docs/demo_pictures.py`, about eight minutes.
+"""Makes the pictures of terminals: `python -m pictures terminals`, about eight minutes.
 
 Each demo runs in tmux: the chains in terminals of 80 and 120 columns and 40 rows, the others in ones
 that have room for all they say. What is drawn is what is on the screen when it is over. `--chains`,
@@ -25,11 +25,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 
-from pictures import IMAGES, draw_html
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from pictures import IMAGES
+from pictures.page import draw_html
 from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
 
@@ -171,10 +172,14 @@ def draw_fleet() -> None:
             draw("fleet", run_in_terminal(columns, FLEET_ROWS, *options), columns)
 
 
-def main() -> None:
-    """Make the pictures."""
+def main(arguments: Sequence[str] = ()) -> None:
+    """Make the pictures.
+
+    Args:
+        arguments: The command line: the demos to draw, by default all.
+    """
     every = {"--chains", "--failover", "--fleet-demo", "--fleet"}
-    wanted = every & {*sys.argv} or every
+    wanted = every & {*arguments} or every
     if "--chains" in wanted:
         for columns in WIDTHS:
             draw("demo", run_in_terminal(columns, ROWS, "demo"), columns)
@@ -184,7 +189,3 @@ def main() -> None:
         draw("fleet-demo", run_in_terminal(80, FLEET_DEMO_ROWS, "demo", "--fleet"), 80)
     if "--fleet" in wanted:
         draw_fleet()
-
-
-if __name__ == "__main__":
-    main()
