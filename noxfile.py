@@ -68,8 +68,7 @@ def releases(session: nox.Session, release: str) -> None:
                 "tests/failover",
                 "tests/fleet/test_bots.py",
                 "tests/test_storms.py",
-                "tests/test_tool_loops.py",
-                "tests/test_tool_loops_failover.py",
+                "tests/tool_loops",
             ]
         ),
         env={"PIPECAT_RELEASE": release} | FEWER_POINTS,

@@ -258,3 +258,11 @@ class Pages:
     def news(self):
         """The incidents that are news, in order."""
         return [news.incident for news in self.take()]
+
+
+def down(bench, to=None):
+    """A channel over which messages of two kinds fail."""
+    for kind in ("app", "error", "app"):
+        bench.send(kind, to=to, ok=False)
+    assert bench.channel_state(to) is OPEN
+    bench.told()

@@ -61,7 +61,7 @@ def test__errors__one_error_is_too_many__first_opens(clock):
 
 
 def test__errors__one_fails_at_what_it_handled__is_known_of_the_circuit(bench):
-    # That is what its quiet is measured with, see test_breaker_recovers.py.
+    # That is what its quiet is measured with, see test_breaker_recovers_errors.py.
     bench.errors(3, handled="AudioFrame")
     bench.clock.advance(COOLDOWN)
     bench.breaker.used(TTS.id, "TextFrame")

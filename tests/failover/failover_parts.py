@@ -127,6 +127,11 @@ def words(text):
     return [word + " " for word in text.split()]
 
 
+HEARD = "I am here. What can I do for you today?"
+GOOD = words(HEARD)
+SECOND = "This is the second one. It works."
+
+
 class Ear(Tap):
     """What leaves the switcher."""
 
@@ -211,3 +216,8 @@ async def passed(secs):
 
 
 DOWNSTREAM = FrameDirection.DOWNSTREAM
+
+
+def first_fails(*scripts):
+    """A first service that follows these scripts, and a second one that answers well."""
+    return Scripted("first", *scripts), Scripted("second", GOOD)

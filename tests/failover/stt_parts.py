@@ -292,3 +292,29 @@ async def calling(*servers, **settings):
         call = Call(services, servers=servers, **settings)
         call.worker = await stack.enter_async_context(running(*call.line))
         yield call
+
+
+#: The services of a bot, first and second, by how they speak with their servers.
+SORTS = {
+    "sockets": (Soniox, Soniox),
+    "http": (Whisper, Whisper),
+    "socket, http": (Soniox, Whisper),
+    "http, socket": (Whisper, Soniox),
+}
+
+
+def pair(sort):
+    return [kind() for kind in SORTS[sort]]
+
+
+def kill(server):
+    server.kills_at = "2.5"
+
+
+def err(server, at="2.5"):
+    server.errs_at = at
+
+
+def refuse(server):
+    server.kills_at = "2.5"
+    server.refuses = True
