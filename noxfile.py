@@ -67,7 +67,7 @@ def releases(session: nox.Session, release: str) -> None:
                 "tests/releases",
                 "tests/failover",
                 "tests/fleet/test_bots.py",
-                "tests/test_storms.py",
+                "tests/cut/test_storms.py",
                 "tests/tool_loops",
             ]
         ),
@@ -82,10 +82,7 @@ def normal_calls(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run(
         "pytest",
-        *(
-            session.posargs
-            or ["tests/test_normal_calls.py", "tests/test_normal_calls_in_a_browser.py"]
-        ),
+        *(session.posargs or ["tests/calls"]),
         env={"NORMAL_CALLS": "1"},
     )
 

@@ -1,10 +1,10 @@
 """Counts of what was held back, and of what a breaker that observes would have held back."""
 
 import pytest
-from core_parts import COOLDOWN, HALF_OPEN, OPEN, OUT, TTS, Processor, down
 
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
+from tests.core.core_parts import COOLDOWN, HALF_OPEN, OPEN, OUT, TTS, Processor, down
 
 
 def counts(bench):

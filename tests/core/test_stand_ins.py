@@ -1,11 +1,11 @@
 """Services that stand in for each other, as far as the core tells of them."""
 
 import pytest
-from core_parts import OPEN, PROBE_TIMEOUT, Bench, Processor, settings_for
 
 from pipecat_circuit_breaker._core.circuit import Circuit
 from pipecat_circuit_breaker._core.news import Change
 from pipecat_circuit_breaker._core.origin import Origin
+from tests.core.core_parts import OPEN, PROBE_TIMEOUT, Bench, Processor, settings_for
 
 SWITCHER, ONE, TWO = Processor("Switcher"), Processor("One"), Processor("Two")
 

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from cut_parts import Guard, Storm
 from pipecat.bus import AsyncQueueBus
 from pipecat.bus.bridge_processor import BusBridgeProcessor
 from pipecat.bus.bus import WorkerBus
@@ -17,9 +16,11 @@ from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
-from bot import settle
 from pipecat_circuit_breaker import CircuitBreakerProcessor
 from pipecat_circuit_breaker.testing.running import running_workers
+from tests.cut.cut_parts import Storm
+from tests.support.guard import Guard
+from tests.support.parts import settle
 
 
 class JSONBus(WorkerBus):

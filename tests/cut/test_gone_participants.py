@@ -2,7 +2,8 @@
 
 from pipecat.transports.livekit.transport import LiveKitOutputTransportMessageUrgentFrame
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.support.parts import settle
 
 GONE = 300
 ROUNDS = 12

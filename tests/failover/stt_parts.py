@@ -28,8 +28,9 @@ from pipecat.services.openai.stt import OpenAISTTService
 from pipecat.services.soniox.stt import SonioxSTTService
 from websockets.asyncio.server import serve
 
-from bot import Tap, running
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import running
+from tests.support.parts import Tap
 
 EVENTS = {
     "on_service_failed": "failed",

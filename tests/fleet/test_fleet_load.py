@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-import servers
+
+from tests.fleet import servers
 
 redis = pytest.importorskip("redis")
 

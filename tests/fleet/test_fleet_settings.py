@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from fleet_parts import AHEAD, KEY, FakeStore, Voice, outage, turns
 
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
+from tests.fleet.fleet_parts import AHEAD, KEY, FakeStore, Voice, outage, turns
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,9 @@ import pytest
 from pipecat.frames.frames import Frame, OutputTransportMessageUrgentFrame, TextFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from bot import settle
-from releases.livekit_room import livekit_bot
-from releases.room import Outage
-from support.guard import MAX_ERRORS, Guard  # noqa: F401  # for the tests
-from support.parts import On  # noqa: F401  # for the tests
+from tests.releases.livekit_room import livekit_bot
+from tests.releases.room import Outage
+from tests.support.parts import settle
 
 
 class LiveKit:

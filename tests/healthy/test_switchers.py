@@ -1,6 +1,5 @@
 """Failover: a strategy hears every error of its services, however many there are."""
 
-from healthy_parts import MAX_ERRORS, queue
 from pipecat.frames.frames import TextFrame
 from pipecat.pipeline.service_switcher import (
     ServiceSwitcher,
@@ -9,7 +8,10 @@ from pipecat.pipeline.service_switcher import (
 )
 from pipecat.processors.frame_processor import FrameProcessor
 
-from bot import Output, Tap, running
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import queue
+from tests.support.guard import MAX_ERRORS
+from tests.support.parts import Tap
 
 
 class Service(FrameProcessor):

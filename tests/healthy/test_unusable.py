@@ -1,12 +1,14 @@
 """A processor that dies is heard each time that it dies, whatever is held back of it."""
 
-from healthy_parts import MAX_ERRORS, queue
 from pipecat.frames.frames import ManuallySwitchServiceFrame, TextFrame
 from pipecat.pipeline.service_switcher import ServiceSwitcher, ServiceSwitcherStrategyFailover
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.utils.errors import ErrorCategory
 
-from bot import Output, Tap, running
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import queue
+from tests.support.guard import MAX_ERRORS
+from tests.support.parts import Tap
 
 
 class Service(FrameProcessor):

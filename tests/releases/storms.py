@@ -20,9 +20,9 @@ from pipecat.serializers.base_serializer import FrameSerializer
 from pipecat.transports.websocket.client import WebsocketClientParams, WebsocketClientTransport
 from pipecat.transports.websocket.server import WebsocketServerParams, WebsocketServerTransport
 
-from releases.daily_room import count_failed_sends, daily_bot
-from releases.livekit_room import livekit_bot
-from releases.room import Log, Outage, app_message, counted_log, eventually, running, settle
+from tests.releases.daily_room import count_failed_sends, daily_bot
+from tests.releases.livekit_room import livekit_bot
+from tests.releases.room import Log, Outage, app_message, counted_log, eventually, running, settle
 
 #: Messages that an application sends of its own accord where nothing feeds itself.
 MESSAGES = 50

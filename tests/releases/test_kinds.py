@@ -19,7 +19,7 @@ from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
-from releases.room import Outage, app_message, running
+from tests.releases.room import Outage, app_message, running
 
 try:
     from pipecat.pipeline.worker import PipelineWorker

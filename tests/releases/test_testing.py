@@ -33,8 +33,8 @@ from pipecat_circuit_breaker.testing import (
     running_worker,
     settle,
 )
-from releases.room import app_message
-from support.parts import Failing, On
+from tests.releases.room import app_message
+from tests.support.parts import Failing, On
 
 pytestmark = [
     pytest.mark.releases,

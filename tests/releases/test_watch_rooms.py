@@ -9,9 +9,9 @@ from pipecat_circuit_breaker import (
     CircuitBreakerParams,
     CircuitBreakerProcessor,
 )
-from releases.daily_room import daily_bot
-from releases.livekit_room import livekit_bot
-from releases.room import Outage, app_message, eventually, running, settle
+from tests.releases.daily_room import daily_bot
+from tests.releases.livekit_room import livekit_bot
+from tests.releases.room import Outage, app_message, eventually, running, settle
 
 pytestmark = [
     pytest.mark.releases,

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 from pipecat.frames.frames import EndFrame
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
-from told_parts import new_breaker, own_lines, told_by
 
-from bot import Failing, Output, app_message, dead, running, settle
 from pipecat_circuit_breaker import Mode
 from pipecat_circuit_breaker.show.story import tell
+from pipecat_circuit_breaker.testing import Output, running
+from tests.support.parts import Failing, app_message, dead, settle
+from tests.told.told_parts import new_breaker, own_lines, told_by
 
 
 async def test__observing__storm__is_told_as_observed_and_counted_once(clock):

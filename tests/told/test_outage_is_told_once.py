@@ -3,10 +3,11 @@
 import pytest
 from pipecat.frames.frames import TextFrame, TTSSpeakFrame
 from pipecat.processors.frame_processor import FrameProcessor
-from told_parts import Room, new_breaker, own_lines, told_by
 
-from bot import Failing, Output, app_message, dead, ended, running, settle
 from pipecat_circuit_breaker import AdviceKind, CircuitBreakerParams, CircuitState, Ending, Incident
+from pipecat_circuit_breaker.testing import Output, ended, running
+from tests.support.parts import Failing, app_message, dead, settle
+from tests.told.told_parts import Room, new_breaker, own_lines, told_by
 
 #
 # One outage, one call

@@ -14,7 +14,21 @@ from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyManual
 from pipecat.processors.frame_processor import FrameProcessor
-from tool_loop_parts import (
+
+from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode, ToolLoop
+from tests.releases.room import running
+from tests.support.tool_bot import (
+    STORM,
+    Model,
+    Tool,
+    aggregators,
+    context_with_tools,
+    llm_at,
+    says,
+    tools_are_off,
+    until,
+)
+from tests.tool_loops.tool_loop_parts import (
     FAILED_LIMIT,
     FAILING,
     LIMIT,
@@ -27,20 +41,6 @@ from tool_loop_parts import (
     idle,
     in_a_row,
     rest,
-)
-
-from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode, ToolLoop
-from releases.room import running
-from tool_bot import (
-    STORM,
-    Model,
-    Tool,
-    aggregators,
-    context_with_tools,
-    llm_at,
-    says,
-    tools_are_off,
-    until,
 )
 
 pytestmark = [

@@ -2,7 +2,16 @@
 
 import pytest
 from pipecat.frames.frames import FunctionCallInProgressFrame
-from tool_loop_parts import FAILED_LIMIT, Relay, calling, calls, fails, good, raises
+
+from tests.tool_loops.tool_loop_parts import (
+    FAILED_LIMIT,
+    Relay,
+    calling,
+    calls,
+    fails,
+    good,
+    raises,
+)
 
 pytestmark = [
     pytest.mark.releases,

@@ -2,21 +2,10 @@
 
 import pytest
 from pipecat.frames.frames import InterruptionFrame, LLMMessagesAppendFrame
-from tool_loop_parts import (
-    FAILED_LIMIT,
-    LIMIT,
-    about_tools,
-    calling,
-    calls,
-    fails,
-    good,
-    idle,
-    rest,
-)
 
 from pipecat_circuit_breaker import CircuitBreakerProcessor
-from releases.room import running
-from tool_bot import (
+from tests.releases.room import running
+from tests.support.tool_bot import (
     STORM,
     Model,
     Tool,
@@ -28,6 +17,17 @@ from tool_bot import (
     texts,
     tools_are_off,
     until,
+)
+from tests.tool_loops.tool_loop_parts import (
+    FAILED_LIMIT,
+    LIMIT,
+    about_tools,
+    calling,
+    calls,
+    fails,
+    good,
+    idle,
+    rest,
 )
 
 pytestmark = [
