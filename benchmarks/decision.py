@@ -23,12 +23,13 @@ from tenacity import wait_fixed
 
 from benchmarks.bots import Bot, Listener, app_message
 from benchmarks.calls import GOAL_CALLS, GOAL_FILES, OPENINGS, calls_of_opening
-from benchmarks.ours import OUTPUT, Core, Part
+from benchmarks.ours import OUTPUT, Core
 from benchmarks.result import Effort, Row, Section, Value, interleaved
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, CircuitState
 from pipecat_circuit_breaker._core.causality import Link
 from pipecat_circuit_breaker._pipeline.outputs import HeldBackError
 from pipecat_circuit_breaker.testing.running import running_workers
+from tests.support.core import Processor
 
 GOAL_US = 2.0
 _CALLS = 1_000
@@ -278,7 +279,7 @@ def _block(breaker: Any) -> tuple[Call, Call]:
 def _ours() -> list[Contender]:
     healthy, known, broken, failing = Core(), Core(), Core(), Core()
     for n in range(100):
-        known.fail(Part(100 + n, f"Service#{n}"))
+        known.fail(Processor(f"Service#{n}"))
         known.now += 20.0
     broken.open()
     return [

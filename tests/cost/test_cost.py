@@ -17,7 +17,8 @@ from benchmarks.calls import (
     calls_of_opening,
     calls_per_frame,
 )
-from benchmarks.ours import Core, Part, Tracked
+from benchmarks.ours import Core
+from tests.support.core import Frame, Processor
 
 # Calls that a breaker adds to a frame of sound on its way through eight processors, wherever it
 # stands: all calls, and those of the breaker's own functions. (One `IdentityFilter` adds 132.)
@@ -139,9 +140,9 @@ async def test__counting__same_bot_twice__same_count():
 
 def known(core, circuits, *, opened):
     for n in range(circuits):
-        part = Part(1_000 + n, f"Service#{n}")
+        part = Processor(f"Service#{n}")
         for _ in range(core.max_errors if opened else 1):
-            core.breaker.judge_error(core.error(Tracked(), part=part))
+            core.breaker.judge_error(core.error(Frame(), part=part))
     core.tell()
     return core
 
@@ -178,8 +179,8 @@ DECISIONS = {
 @pytest.mark.parametrize("decision", DECISIONS)
 def test__decision__calls_bounded(decision):
     core, judge = DECISIONS[decision][0](), DECISIONS[decision][1]
-    judge(core, [Tracked() for _ in range(FRAMES)])
-    frames = [Tracked() for _ in range(FRAMES)]
+    judge(core, [Frame() for _ in range(FRAMES)])
+    frames = [Frame() for _ in range(FRAMES)]
 
     with CallCounter() as counter:
         judge(core, frames)
@@ -193,7 +194,7 @@ def test__decision__frame_is_gone__nothing_is_kept(decision):
     core, judge = DECISIONS[decision][0](), DECISIONS[decision][1]
 
     def blocks():
-        judge(core, [Tracked() for _ in range(FRAMES)])
+        judge(core, [Frame() for _ in range(FRAMES)])
         gc.collect()
         return sys.getallocatedblocks()
 
