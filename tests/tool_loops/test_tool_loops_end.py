@@ -16,7 +16,7 @@ from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyManual
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode, ToolLoop
-from tests.releases.room import running
+from pipecat_circuit_breaker.testing import running
 from tests.support.tool_bot import (
     STORM,
     Model,

@@ -13,7 +13,7 @@ from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyManual
 from tenacity import wait_fixed
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
-from tests.releases.room import running
+from pipecat_circuit_breaker.testing import running
 from tests.support.tool_bot import (
     Model,
     Tool,

@@ -4,7 +4,7 @@ import pytest
 from pipecat.frames.frames import InterruptionFrame, LLMMessagesAppendFrame
 
 from pipecat_circuit_breaker import CircuitBreakerProcessor
-from tests.releases.room import running
+from pipecat_circuit_breaker.testing import running
 from tests.support.tool_bot import (
     STORM,
     Model,

@@ -13,7 +13,7 @@ from tenacity import wait_fixed
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker._pipeline.tools import is_without_tools, without_tools
-from tests.releases.room import running
+from pipecat_circuit_breaker.testing import running
 from tests.support.tool_bot import STORM, Model, context_with_tools, llm_at, until
 from tests.tool_loops.tool_loop_parts import FAILED_LIMIT, LIMIT, Relay, calls, rest, told
 

@@ -14,7 +14,7 @@ from pipecat.frames.frames import LLMMessagesAppendFrame
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
-from tests.releases.room import running
+from pipecat_circuit_breaker.testing import running
 from tests.support.tool_bot import (
     STORM,
     Model,
