@@ -16,7 +16,6 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -161,12 +160,8 @@ def _draw_lines(axis: Any, panel: dict[str, Any], answers: list[Any], start: flo
     axis.legend(loc="upper left", frameon=False, fontsize=9)
 
 
-def main(arguments: Sequence[str] = ()) -> None:
-    """Run the storm under a real Prometheus, and draw what it has scraped.
-
-    Args:
-        arguments: The command line; there is nothing to choose.
-    """
+def main() -> None:
+    """Run the storm under a real Prometheus, and draw what it has scraped."""
     from loguru import logger
     from opentelemetry import metrics
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -187,3 +182,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         prometheus.wait_for_scrape_after(end)
         draw(prometheus, start, end)
     server.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""Makes the pictures of an incident: `python -m pictures incident`, about ten seconds.
+"""Makes the pictures of an incident: `python -m pictures.incident`, about ten seconds.
 
 A real bot loses its client for six seconds and goes on talking. The incident that comes of it is
 shown as `pipecat-circuit-breaker show` shows it. The page is opened in Chromium, which has to be
@@ -13,7 +13,6 @@ installed for it; the `cli` extra is for the rest (Pillow comes with Pipecat).
 
 import asyncio
 import re
-from collections.abc import Sequence
 from io import StringIO
 
 from loguru import logger
@@ -79,14 +78,14 @@ def draw_page(incident: Incident) -> None:
     draw_html(page([incident]), IMAGES / "incident-page.png", width=PAGE_WIDTH)
 
 
-def main(arguments: Sequence[str] = ()) -> None:
-    """Make the pictures.
-
-    Args:
-        arguments: The command line; there is nothing to choose.
-    """
+def main() -> None:
+    """Make the pictures."""
     logger.remove()
     IMAGES.mkdir(exist_ok=True)
     incident = asyncio.run(lose_a_client())
     draw_terminal(incident)
     draw_page(incident)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""Makes the pictures of terminals: `python -m pictures terminals`, about eight minutes.
+"""Makes the pictures of terminals: `python -m pictures.terminals`, about eight minutes.
 
 Each demo runs in tmux: the chains in terminals of 80 and 120 columns and 40 rows, the others in ones
 that have room for all they say. What is drawn is what is on the screen when it is over. `--chains`,
@@ -172,14 +172,10 @@ def draw_fleet() -> None:
             draw("fleet", run_in_terminal(columns, FLEET_ROWS, *options), columns)
 
 
-def main(arguments: Sequence[str] = ()) -> None:
-    """Make the pictures.
-
-    Args:
-        arguments: The command line: the demos to draw, by default all.
-    """
+def main() -> None:
+    """Make the pictures."""
     every = {"--chains", "--failover", "--fleet-demo", "--fleet"}
-    wanted = every & {*arguments} or every
+    wanted = every & {*sys.argv} or every
     if "--chains" in wanted:
         for columns in WIDTHS:
             draw("demo", run_in_terminal(columns, ROWS, "demo"), columns)
@@ -189,3 +185,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         draw("fleet-demo", run_in_terminal(80, FLEET_DEMO_ROWS, "demo", "--fleet"), 80)
     if "--fleet" in wanted:
         draw_fleet()
+
+
+if __name__ == "__main__":
+    main()
