@@ -41,6 +41,27 @@ class Breaks(FrameProcessor):
             await self.push_frame(frame, direction)
 
 
+class Service(FrameProcessor):
+    """Answers each text; where it fails, the text is an error."""
+
+    def __init__(self, name, fails=lambda n: False, **error):
+        super().__init__(name=name)
+        self.fails = fails
+        self.asked = 0
+        self._error = error or {"exception": ConnectionError("no answer")}
+
+    async def process_frame(self, frame, direction):
+        await super().process_frame(frame, direction)
+        if type(frame) is not TextFrame:
+            await self.push_frame(frame, direction)
+            return
+        self.asked += 1
+        if self.fails(self.asked - 1):
+            await self.push_error("no answer", **self._error)
+        else:
+            await self.push_frame(TextFrame(f"{self.name}: {frame.text}"))
+
+
 class TransferOnAcknowledgement(FrameProcessor):
     """Sends the next chunk when it hears that the last was sent."""
 
