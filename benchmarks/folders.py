@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,12 @@ class Folders:
     Parameters:
         pages: Folder of the page; its plots go to ``images`` in it.
         results: Folder of the figures.
+        address: Where the page links to for the figures, up to a file's name.
     """
 
     pages: Path
     results: Path
+    address: str = ""
 
     @classmethod
     def both(cls, folder: Path) -> Folders:
@@ -44,16 +45,21 @@ class Folders:
             figures: What was measured.
 
         Returns:
-            The file's address, as seen from the page.
+            The file's address, for a link in the page.
         """
         self.results.mkdir(parents=True, exist_ok=True)
         path = self.results / name
         path.write_text("\n".join(_lines(figures)) + "\n", encoding="utf-8")
-        return Path(os.path.relpath(path, self.pages)).as_posix()
+        return self.address + name
 
 
 #: Those of a complete measurement.
-HERE = Folders(pages=Path(__file__).parents[1] / "docs", results=Path(__file__).parent / "results")
+HERE = Folders(
+    pages=Path(__file__).parents[1] / "docs",
+    results=Path(__file__).parent / "results",
+    # The figures are no page of the docs.
+    address="https://github.com/pipecat-circuit-breaker/pipecat-circuit-breaker/blob/main/benchmarks/results/",
+)
 
 
 def _lines(value: Any, indent: str = "") -> Iterator[str]:
