@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -119,26 +121,34 @@ async def test__no_server__all_pods_in_one_process__and_it_says_so(monkeypatch):
     assert not fleet.is_alone
 
 
-@LINUX
-def test__ctrl_c__ends_at_once_and_leaves_nothing(place):
-    redis_server()
-    env = {**os.environ, "TMPDIR": place}
+@contextmanager
+def playing(place, **kwargs):
+    """The demo, from when there are a shell, the server and three processes of bots."""
     played = subprocess.Popen(
         command("--processes", "3", "--bots", "1", "--json"),
-        env=env,
+        env={**os.environ, "TMPDIR": place},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        # Where a shell runs this in the background, Ctrl-C is for nobody.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **kwargs,
     )
     try:
-        _until(lambda: len(processes_of(place)) >= 5)  # a shell, the server, three of bots
-        played.send_signal(signal.SIGINT)
-        _, said = played.communicate(timeout=20)
+        _until(lambda: len(processes_of(place)) >= 5)
+        yield played
     finally:
         played.kill()
         played.wait()
+        played.stderr.close()
+
+
+@LINUX
+def test__ctrl_c__ends_at_once_and_leaves_nothing(place):
+    redis_server()
+    # Where a shell runs this in the background, Ctrl-C is for nobody.
+    listens = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with playing(place, preexec_fn=listens) as played:
+        played.send_signal(signal.SIGINT)
+        _, said = played.communicate(timeout=20)
 
     assert played.returncode == 1
     assert said.split()[-1] == "Aborted!"
@@ -148,18 +158,8 @@ def test__ctrl_c__ends_at_once_and_leaves_nothing(place):
 @LINUX
 def test__killed__bots_and_server_end_by_themselves(place):
     redis_server()
-    env = {**os.environ, "TMPDIR": place}
-    played = subprocess.Popen(
-        command("--processes", "3", "--bots", "1", "--json"),
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _until(lambda: len(processes_of(place)) >= 5)
-    finally:
-        played.kill()
-        played.wait()
+    with playing(place):
+        pass
 
     _until(lambda: processes_of(place) == [])
     _until(lambda: os.listdir(place) == [])

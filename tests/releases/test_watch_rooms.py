@@ -15,11 +15,7 @@ from tests.releases.livekit_room import livekit_bot
 from tests.releases.room import Outage, eventually
 from tests.support.parts import app_message, settle
 
-pytestmark = [
-    pytest.mark.releases,
-    # The older names are what runs on every release.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.releases
 
 
 class DailyRoom:

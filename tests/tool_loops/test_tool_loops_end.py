@@ -43,11 +43,7 @@ from tests.tool_loops.tool_loop_parts import (
     rest,
 )
 
-pytestmark = [
-    pytest.mark.releases,
-    # The older names are what runs on every release.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.releases
 
 
 #

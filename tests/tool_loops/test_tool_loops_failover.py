@@ -27,10 +27,7 @@ from tests.support.tool_bot import (
 )
 from tests.tool_loops.tool_loop_parts import fails, good
 
-pytestmark = [
-    pytest.mark.releases,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.releases
 
 TOOL = [("look_up", {})]
 

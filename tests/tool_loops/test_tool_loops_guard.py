@@ -13,11 +13,7 @@ from tests.tool_loops.tool_loop_parts import (
     raises,
 )
 
-pytestmark = [
-    pytest.mark.releases,
-    # The older names are what runs on every release.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.releases
 
 
 async def test__pipeline_is_over__service_is_as_it_was():

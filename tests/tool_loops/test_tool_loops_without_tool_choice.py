@@ -17,11 +17,7 @@ from pipecat_circuit_breaker.testing import running
 from tests.support.tool_bot import STORM, Model, context_with_tools, llm_at, until
 from tests.tool_loops.tool_loop_parts import FAILED_LIMIT, LIMIT, Relay, calls, rest, told
 
-pytestmark = [
-    pytest.mark.releases,
-    # The older names are what runs on every release.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.releases
 
 
 class Played(FrameProcessor):
