@@ -79,7 +79,7 @@ def releases(session: nox.Session, release: str) -> None:
                 "tests/releases",
                 "tests/failover",
                 "tests/fleet/test_bots.py",
-                "tests/test_storms.py",
+                "tests/cut/test_storms.py",
                 "tests/tool_loops",
             ]
         ),
@@ -103,7 +103,7 @@ NOTICED = 95.0
 def mutation(session: nox.Session) -> None:
     """Take each rule out of the core, and change one thing at a time: tests have to fail; an hour."""
     session.install("-e", ".[mutation]")
-    session.run("python", "checks/core_rules.py")
+    session.run("python", "-m", "checks", "core-rules")
     session.run("mutmut", "run", *(session.posargs or ["--max-children", "2"]))
     session.run("mutmut", "export-cicd-stats", silent=True)
     stats = json.loads(Path("mutants/mutmut-cicd-stats.json").read_text("utf-8"))
@@ -122,10 +122,7 @@ def normal_calls(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run(
         "pytest",
-        *(
-            session.posargs
-            or ["tests/test_normal_calls.py", "tests/test_normal_calls_in_a_browser.py"]
-        ),
+        *(session.posargs or ["tests/calls"]),
         env={"NORMAL_CALLS": "1"},
     )
 
@@ -194,7 +191,7 @@ def api(session: nox.Session) -> None:
     if not tags:
         session.skip("no release is tagged in this checkout, so there is nothing to compare with")
     session.install("griffe>=2")
-    session.run("python", "checks/api.py", str(tags).split()[0])
+    session.run("python", "-m", "checks", "api", str(tags).split()[0])
 
 
 @nox.session

@@ -6,7 +6,7 @@
 
 """Whether a change of the public API that may break a bot stands in the changelog.
 
-    python checks/api.py v0.1.0
+    python -m checks api v0.1.0
 
 compares the checkout with a tag. It ends with 1 where a name is missing under *Changed* or *Removed*
 in the sections of the changelog that are newer than the tag; ``nox -s api`` takes the latest tag.
@@ -14,9 +14,9 @@ Griffe sees what is gone, parameters and their defaults. It does not see the typ
 fields.
 """
 
+import argparse
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import griffe
@@ -59,7 +59,7 @@ def told_since(tag: str, changelog: str) -> str:
     return "".join(part for part in parts if part.startswith(("Changed\n", "Removed\n")))
 
 
-def main(root: Path, package: str, tag: str) -> int:
+def compare(root: Path, package: str, tag: str) -> int:
     """Compare, and print what has changed.
 
     Returns:
@@ -75,6 +75,12 @@ def main(root: Path, package: str, tag: str) -> int:
     return untold
 
 
-if __name__ == "__main__":
-    if missing := main(Path(__file__).parents[1], "pipecat_circuit_breaker", *sys.argv[1:]):
-        sys.exit(f"{missing} of them are missing in CHANGELOG.md, under Changed or Removed")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare the checkout with a tag."""
+    parser = argparse.ArgumentParser(prog="python -m checks api", description=__doc__)
+    parser.add_argument("tag", help="of a release, such as v0.1.0")
+    tag = parser.parse_args(arguments).tag
+    missing = compare(Path(__file__).parents[1], "pipecat_circuit_breaker", tag)
+    if missing:
+        print(f"{missing} of them are missing in CHANGELOG.md, under Changed or Removed")
+    return int(missing > 0)

@@ -9,12 +9,13 @@
 The rules, and the code that carries each, are in ``core_rules.toml``. Each is taken out of a copy
 of the package, so the checkout stays as it is.
 
-    python checks/core_rules.py [WORDS]
+    python -m checks core-rules [WORDS]
 
 takes out those whose text contains WORDS, all of them without. It ends with 1 where a rule can go
 without a test that fails.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,9 +118,11 @@ def _failing(tests: list[Path], folder: str) -> str | None:
     return failed[0] if failed else run.stdout[-2_000:] + run.stderr[-2_000:]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Take the rules out, and print for each what fails without it."""
-    words = " ".join(sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m checks core-rules", description=__doc__)
+    parser.add_argument("words", nargs="*", help="take out those whose text contains them")
+    words = " ".join(parser.parse_args(arguments).words)
     chosen = [rule for rule in rules() if words in rule.says]
     began = time.monotonic()
     if (failed := failing_test(None)) is not None:
@@ -134,7 +138,3 @@ def main() -> int:
     secs = time.monotonic() - began
     print(f"{len(chosen) - unguarded} of {len(chosen)} rules are guarded; {secs:.0f} s")
     return 1 if unguarded or not chosen else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

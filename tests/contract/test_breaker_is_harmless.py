@@ -4,17 +4,18 @@ import gc
 import weakref
 
 import pytest
-from contract_parts import MAX_ERRORS, breaker_with
 from loguru import logger
 from pipecat.frames.frames import StopFrame, TTSSpeakFrame
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.pipeline.pipeline import Pipeline
 
-from bot import Failing, Output, Tap, app_message, dead, of_type, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, CircuitState
 from pipecat_circuit_breaker._core.breaker import Breaker
 from pipecat_circuit_breaker._core.causality import Causality
 from pipecat_circuit_breaker._pipeline.patch import replace
+from pipecat_circuit_breaker.testing import Output, running
+from tests.contract.contract_parts import MAX_ERRORS, breaker_with
+from tests.support.parts import Failing, Tap, app_message, dead, of_type, settle
 
 
 async def test__listener_that_answers_each_event_with_a_message__feeds_no_chain(clock):

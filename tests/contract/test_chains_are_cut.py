@@ -1,7 +1,6 @@
 """Chains are cut wherever they turn: slowly, past no output, without RTVI, in a nested pipeline."""
 
 import pytest
-from contract_parts import DOWN, MAX_ERRORS, UP, breaker_with
 from loguru import logger
 from pipecat.frames.frames import (
     ErrorFrame,
@@ -14,8 +13,10 @@ from pipecat.pipeline.pipeline import Pipeline
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.processors.frameworks.rtvi import RTVIObserverParams
 
-from bot import Failing, Output, Tap, app_message, dead, running, settle
 from pipecat_circuit_breaker import Trigger
+from pipecat_circuit_breaker.testing import Output, running
+from tests.contract.contract_parts import DOWN, MAX_ERRORS, UP, breaker_with
+from tests.support.parts import Failing, Tap, app_message, dead, settle
 
 
 async def test__slow_recursion__is_cut_by_its_length(clock):

@@ -2,11 +2,12 @@
 
 import asyncio
 
-from contract_parts import MAX_ERRORS, breaker_with
 from pipecat.frames.frames import OutputTransportMessageFrame
 
-from bot import Output, app_message, dead, running, settle
 from pipecat_circuit_breaker import CircuitState
+from pipecat_circuit_breaker.testing import Output, running
+from tests.contract.contract_parts import MAX_ERRORS, breaker_with
+from tests.support.parts import app_message, dead, settle
 
 
 async def test__channel_comes_back__one_probe_and_all_is_well(clock):

@@ -3,13 +3,11 @@
 import asyncio
 
 import pytest
-from contract_parts import MAX_ERRORS, breaker_with
 from pipecat.frames.frames import EndFrame, Frame, LLMTextFrame, TTSSpeakFrame
 from pipecat.pipeline.worker import ProcessorUnusablePolicy
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.utils.errors import ErrorCategory
 
-from bot import Failing, Output, app_message, dead, of_type, running, settle
 from pipecat_circuit_breaker import (
     AdviceKind,
     CircuitBreakerParams,
@@ -18,6 +16,9 @@ from pipecat_circuit_breaker import (
     Origin,
     Trigger,
 )
+from pipecat_circuit_breaker.testing import Output, running
+from tests.contract.contract_parts import MAX_ERRORS, breaker_with
+from tests.support.parts import Failing, app_message, dead, of_type, settle
 
 #
 # Errors that the worker has to see

@@ -2,7 +2,6 @@
 
 import asyncio
 
-from contract_parts import DOWN, UP, breaker_with
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipecat.frames.frames import (
@@ -21,9 +20,11 @@ from pipecat.frames.frames import (
 )
 from pipecat.pipeline.pipeline import Pipeline
 
-from bot import Failing, Output, Tap, app_message, dead, ended, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker._pipeline import doors
+from pipecat_circuit_breaker.testing import Output, ended, running
+from tests.contract.contract_parts import DOWN, UP, breaker_with
+from tests.support.parts import Failing, Tap, app_message, dead, settle
 
 
 def sorts_of_frames():

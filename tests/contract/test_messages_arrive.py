@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from contract_parts import MAX_ERRORS, UP, breaker_with
 from pipecat.frames.frames import (
     InputTransportMessageFrame,
     OutputAudioRawFrame,
@@ -12,8 +11,10 @@ from pipecat.frames.frames import (
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.processors.frame_processor import FrameProcessor
 
-from bot import Output, Tap, app_message, dead, ended, of_type, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, CircuitState
+from pipecat_circuit_breaker.testing import Output, ended, running
+from tests.contract.contract_parts import MAX_ERRORS, UP, breaker_with
+from tests.support.parts import Tap, app_message, dead, of_type, settle
 
 #
 # Several outputs, several kinds of message

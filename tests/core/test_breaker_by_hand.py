@@ -1,12 +1,12 @@
 """Circuits opened, closed and reset by hand, and at the end of the pipeline."""
 
 import pytest
-from core_parts import CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, TTS
 
 from pipecat_circuit_breaker._core.breaker import EVERYONE
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
 from pipecat_circuit_breaker.incident import Ending, ProbeOutcome, Trigger
+from tests.core.core_parts import CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, TTS
 
 
 def test__open__holds_every_kind_until_it_is_closed(bench):

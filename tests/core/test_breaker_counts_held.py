@@ -1,10 +1,11 @@
 """Counts of what was held back, and of what a breaker that observes would have held back."""
 
 import pytest
-from core_parts import COOLDOWN, HALF_OPEN, OPEN, OUT, TTS, Processor, down
 
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
+from tests.core.core_parts import COOLDOWN, HALF_OPEN, OPEN, OUT, TTS, down
+from tests.support.core import Processor
 
 
 def counts(bench):

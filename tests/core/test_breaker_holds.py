@@ -1,7 +1,13 @@
 """What is held back, and what is not: nothing that gets through is ever held back."""
 
 import pytest
-from core_parts import (
+
+from pipecat_circuit_breaker._core.advice import ChannelFacts
+from pipecat_circuit_breaker._core.breaker import EVERYONE
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
+from pipecat_circuit_breaker.incident import AdviceKind, Ending, Trigger
+from tests.core.core_parts import (
     CLOSED,
     COOLDOWN,
     MAX_CIRCUITS,
@@ -11,14 +17,8 @@ from core_parts import (
     TTS,
     WINDOW,
     Bench,
-    Processor,
 )
-
-from pipecat_circuit_breaker._core.advice import ChannelFacts
-from pipecat_circuit_breaker._core.breaker import EVERYONE
-from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
-from pipecat_circuit_breaker.incident import AdviceKind, Ending, Trigger
+from tests.support.core import Processor
 
 
 @pytest.fixture

@@ -5,7 +5,14 @@ import tracemalloc
 from datetime import UTC, datetime
 
 import pytest
-from core_parts import (
+
+from pipecat_circuit_breaker._core.advice import ChannelFacts
+from pipecat_circuit_breaker._core.breaker import Breaker
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.news import Change
+from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
+from pipecat_circuit_breaker.incident import AdviceKind, Call, Ending
+from tests.core.core_parts import (
     CHANNEL_COOLDOWN,
     COOLDOWN,
     MAX_CIRCUITS,
@@ -15,16 +22,9 @@ from core_parts import (
     TTS,
     WINDOW,
     Bench,
-    Processor,
     down,
 )
-
-from pipecat_circuit_breaker._core.advice import ChannelFacts
-from pipecat_circuit_breaker._core.breaker import Breaker
-from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.news import Change
-from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
-from pipecat_circuit_breaker.incident import AdviceKind, Call, Ending
+from tests.support.core import Processor
 
 #
 # Giving up

@@ -1,10 +1,10 @@
 """Modes: to guard, to observe and to be disabled, of the breaker and of one circuit."""
 
 import pytest
-from core_parts import CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, TTS, down
 
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
+from tests.core.core_parts import CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, TTS, down
 
 
 def test__mode__of_one_circuit__wins_until_it_is_set_for_all(bench):

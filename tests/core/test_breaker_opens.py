@@ -1,11 +1,12 @@
 """When a circuit opens: the six rules, each exactly where it begins."""
 
 import pytest
-from core_parts import CLOSED, COOLDOWN, MAX_CIRCUITS, OPEN, OUT, TTS, WINDOW, Bench, Processor
 
 from pipecat_circuit_breaker._core.breaker import EVERYONE
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN
 from pipecat_circuit_breaker.incident import Trigger
+from tests.core.core_parts import CLOSED, COOLDOWN, MAX_CIRCUITS, OPEN, OUT, TTS, WINDOW, Bench
+from tests.support.core import Processor
 
 
 def rotating(bench, n, *, secs=0.0, first=0, processor=TTS):

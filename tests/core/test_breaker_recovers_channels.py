@@ -1,7 +1,10 @@
 """Recovery of channels: one message is tried at a time, and it has to report."""
 
 import pytest
-from core_parts import (
+
+from pipecat_circuit_breaker._core.breaker import EVERYONE
+from pipecat_circuit_breaker.incident import Ending, ProbeOutcome
+from tests.core.core_parts import (
     CHANNEL_COOLDOWN,
     CLOSED,
     HALF_OPEN,
@@ -12,9 +15,6 @@ from core_parts import (
     Bench,
     down,
 )
-
-from pipecat_circuit_breaker._core.breaker import EVERYONE
-from pipecat_circuit_breaker.incident import Ending, ProbeOutcome
 
 
 def test__channel__tried_once_per_cooldown__until_it_arrives(bench):

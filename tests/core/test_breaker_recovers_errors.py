@@ -1,10 +1,10 @@
 """Recovery from errors: one is let through, and its silence is good news where there was use."""
 
 import pytest
-from core_parts import CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, TTS, WINDOW, Bench
 
 from pipecat_circuit_breaker._core.origin import ANY_KIND, Origin
 from pipecat_circuit_breaker.incident import Ending, ProbeOutcome, Trigger
+from tests.core.core_parts import CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, TTS, WINDOW, Bench
 
 
 def failing(bench, n=3, handled="SpeakFrame"):

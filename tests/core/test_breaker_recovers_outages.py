@@ -1,9 +1,17 @@
 """Recovery of an outage: a channel, and the errors that its failed deliveries made."""
 
-from core_parts import CHANNEL_COOLDOWN, CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, WINDOW, down
-
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
 from pipecat_circuit_breaker.incident import Ending, ProbeOutcome
+from tests.core.core_parts import (
+    CHANNEL_COOLDOWN,
+    CLOSED,
+    COOLDOWN,
+    HALF_OPEN,
+    OPEN,
+    OUT,
+    WINDOW,
+    down,
+)
 
 
 def outage(bench):

@@ -3,7 +3,15 @@
 from dataclasses import dataclass, field
 
 import pytest
-from core_parts import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.news import Change
+from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
+from pipecat_circuit_breaker.incident import Ending, Trigger
+from pipecat_circuit_breaker.testing import Clock
+from tests.core.core_parts import (
     CHANNEL_COOLDOWN,
     CLOSED,
     COOLDOWN,
@@ -14,14 +22,6 @@ from core_parts import (
     WINDOW,
     Bench,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.news import Change
-from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
-from pipecat_circuit_breaker.incident import Ending, Trigger
-from pipecat_circuit_breaker.testing import Clock
 
 WAIT = 20.0
 E = Origin.of(TTS, "E")

@@ -1,9 +1,9 @@
 """A message that quotes what was logged inside of a send is an echo of that send."""
 
 import pytest
-from core_parts import WINDOW, Bench
 
 from pipecat_circuit_breaker._core.echo import Echoes, letters_of, texts_in
+from tests.core.core_parts import WINDOW, Bench
 
 LINE = "could not send to the client"
 

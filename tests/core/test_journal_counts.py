@@ -1,12 +1,12 @@
 """What is counted: what was held back, in which mode, and the totals."""
 
 import pytest
-from core_parts import CLOSED, COOLDOWN, OPEN, OUT, TTS
 
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.journal import Opening
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.incident import Trigger
+from tests.core.core_parts import CLOSED, COOLDOWN, OPEN, OUT, TTS
 
 #
 # What is held back

@@ -1,9 +1,8 @@
 """Giving up: known until it closes, and told once."""
 
-from core_parts import COOLDOWN, HALF_OPEN, OPEN, OUT
-
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.news import Change
+from tests.core.core_parts import COOLDOWN, HALF_OPEN, OPEN, OUT
 
 
 def test__gave_up__where_nothing_is_open__is_not_told(pages):

@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 import pytest
-from core_parts import CLOSED, COOLDOWN, HALF_OPEN, NOON, OPEN, OUT, PROBE_TIMEOUT
 
 from pipecat_circuit_breaker._core.circuit import Reason
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.journal import Opening
 from pipecat_circuit_breaker._core.news import Change
 from pipecat_circuit_breaker.incident import AdviceKind, Ending, ProbeOutcome, Trigger
+from tests.core.core_parts import CLOSED, COOLDOWN, HALF_OPEN, NOON, OPEN, OUT, PROBE_TIMEOUT
 
 #
 # An incident

@@ -1,11 +1,11 @@
 """Whose call an incident belongs to: asked once, when it is told."""
 
 import pytest
-from core_parts import COOLDOWN, OUT, Pages
 
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.news import log_fields
 from pipecat_circuit_breaker.incident import Call
+from tests.core.core_parts import COOLDOWN, OUT, Pages
 
 CALL = Call(
     pipeline="worker#0",

@@ -1,12 +1,12 @@
 """What an operator reads: the remark of an error, the line and the fields of the log."""
 
 import pytest
-from core_parts import COOLDOWN, WINDOW
 
 from pipecat_circuit_breaker._core.circuit import Reason
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.news import Change, News, log_fields, log_level, log_line
 from pipecat_circuit_breaker.incident import Ending, Trigger
+from tests.core.core_parts import COOLDOWN, WINDOW
 
 #
 # Remarks

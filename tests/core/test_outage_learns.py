@@ -1,12 +1,12 @@
 """What comes to be known of a channel while its outage goes on."""
 
 import pytest
-from core_parts import NOON, OUT
 
 from pipecat_circuit_breaker._core.advice import ChannelFacts, Evidence
 from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
 from pipecat_circuit_breaker._core.outage import Outage
 from pipecat_circuit_breaker.incident import Trigger
+from tests.core.core_parts import NOON, OUT
 
 OPENED = 1000.0
 

@@ -1,12 +1,13 @@
 """Services that stand in for each other, as far as the core tells of them."""
 
 import pytest
-from core_parts import CLOSED, OPEN, PROBE_TIMEOUT, Bench, Processor, settings_for
 
 from pipecat_circuit_breaker._core.circuit import Circuit, Reason
 from pipecat_circuit_breaker._core.news import Change, log_level, log_line
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.incident import Trigger
+from tests.core.core_parts import CLOSED, OPEN, PROBE_TIMEOUT, Bench, settings_for
+from tests.support.core import Processor
 
 SWITCHER, ONE, TWO = Processor("Switcher"), Processor("One"), Processor("Two")
 

@@ -18,8 +18,9 @@ from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import FunctionCallFromLLM, LLMService
 from pipecat.services.settings import LLMSettings
 
-from bot import Tap, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import running
+from tests.support.parts import Tap, settle
 
 #: What a script may say beside a text.
 HANG, FAIL = object(), object()

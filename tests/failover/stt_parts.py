@@ -28,16 +28,11 @@ from pipecat.services.openai.stt import OpenAISTTService
 from pipecat.services.soniox.stt import SonioxSTTService
 from websockets.asyncio.server import serve
 
-from bot import Tap, running
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import EVENTS
+from tests.support.parts import Tap
 
-EVENTS = {
-    "on_service_failed": "failed",
-    "on_service_recovered": "recovered",
-    "on_request_lost": "lost",
-    "on_outage": "outage",
-    "on_outage_over": "outage over",
-}
 PIECE = 640  # bytes of 20 ms at 16 kHz
 
 

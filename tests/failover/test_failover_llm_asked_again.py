@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from failover_parts import FAIL, GOOD, HANG, HEARD, Bot, Ear, Scripted, first_fails, passed, words
 from pipecat.frames.frames import (
     InterruptionFrame,
     LLMMessagesAppendFrame,
@@ -16,8 +15,20 @@ from pipecat.processors.aggregators.llm_response_universal import LLMContextAggr
 from pipecat.services.llm_service import FunctionCallFromLLM
 from tenacity import wait_fixed
 
-from bot import running
 from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import (
+    FAIL,
+    GOOD,
+    HANG,
+    HEARD,
+    Bot,
+    Ear,
+    Scripted,
+    first_fails,
+    passed,
+    words,
+)
 
 pytestmark = pytest.mark.releases
 

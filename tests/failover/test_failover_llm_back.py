@@ -3,7 +3,15 @@
 import asyncio
 
 import pytest
-from failover_parts import (
+from pipecat.frames.frames import (
+    FunctionCallsStartedFrame,
+    LLMTextFrame,
+    ManuallySwitchServiceFrame,
+    StopFrame,
+)
+from tenacity import wait_fixed
+
+from tests.failover.failover_parts import (
     FAIL,
     GOOD,
     HANG,
@@ -17,13 +25,6 @@ from failover_parts import (
     passed,
     words,
 )
-from pipecat.frames.frames import (
-    FunctionCallsStartedFrame,
-    LLMTextFrame,
-    ManuallySwitchServiceFrame,
-    StopFrame,
-)
-from tenacity import wait_fixed
 
 pytestmark = pytest.mark.releases
 

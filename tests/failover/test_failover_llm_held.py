@@ -1,7 +1,11 @@
 """Frames are held no longer than speech would wait, and keep their order."""
 
 import pytest
-from failover_parts import (
+from loguru import logger
+from pipecat.frames.frames import EndFrame, LLMTextFrame, TextFrame
+from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
+
+from tests.failover.failover_parts import (
     FAIL,
     GOOD,
     HANG,
@@ -14,11 +18,7 @@ from failover_parts import (
     passed,
     words,
 )
-from loguru import logger
-from pipecat.frames.frames import EndFrame, LLMTextFrame, TextFrame
-from pipecat.utils.text.simple_text_aggregator import SimpleTextAggregator
-
-from bot import settle
+from tests.support.parts import settle
 
 pytestmark = pytest.mark.releases
 

@@ -1,19 +1,6 @@
 """What a failover leaves alone: contexts, other errors and strategies, and the pipeline when it leaves."""
 
 import pytest
-from failover_parts import (
-    FAIL,
-    GOOD,
-    HEARD,
-    SECOND,
-    Bot,
-    Call,
-    Ear,
-    Scripted,
-    first_fails,
-    passed,
-    words,
-)
 from pipecat.frames.frames import LLMContextFrame
 from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
@@ -26,8 +13,21 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.filters.identity_filter import IdentityFilter
 
-from bot import running
 from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import (
+    FAIL,
+    GOOD,
+    HEARD,
+    SECOND,
+    Bot,
+    Call,
+    Ear,
+    Scripted,
+    first_fails,
+    passed,
+    words,
+)
 
 pytestmark = pytest.mark.releases
 

@@ -1,10 +1,11 @@
 """No service answers: one outage, told once; and requests that a user interrupts."""
 
 import pytest
-from failover_parts import FAIL, GOOD, HANG, HEARD, Bot, Scripted, first_fails, words
 from loguru import logger
 from pipecat.frames.frames import OutputAudioRawFrame, TTSSpeakFrame
 from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyManual
+
+from tests.failover.failover_parts import FAIL, GOOD, HANG, HEARD, Bot, Scripted, first_fails, words
 
 pytestmark = pytest.mark.releases
 

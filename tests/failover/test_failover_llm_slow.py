@@ -1,7 +1,13 @@
 """A model that is slow, thinks or pauses is not taken for one that fails."""
 
 import pytest
-from failover_parts import (
+from pipecat.frames.frames import (
+    FunctionCallsStartedFrame,
+    LLMThoughtStartFrame,
+    LLMThoughtTextFrame,
+)
+
+from tests.failover.failover_parts import (
     FAIL,
     GOOD,
     HEARD,
@@ -14,11 +20,6 @@ from failover_parts import (
     Rich,
     first_fails,
     words,
-)
-from pipecat.frames.frames import (
-    FunctionCallsStartedFrame,
-    LLMThoughtStartFrame,
-    LLMThoughtTextFrame,
 )
 
 pytestmark = pytest.mark.releases

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from failover_parts import FAIL, GOOD, HEARD, Bot, Call, Pause, Scripted, first_fails, words
 from pipecat.frames.frames import (
     FunctionCallResultFrame,
     InterruptionFrame,
@@ -11,7 +10,18 @@ from pipecat.frames.frames import (
     UserStoppedSpeakingFrame,
 )
 
-from bot import settle
+from tests.failover.failover_parts import (
+    FAIL,
+    GOOD,
+    HEARD,
+    Bot,
+    Call,
+    Pause,
+    Scripted,
+    first_fails,
+    words,
+)
+from tests.support.parts import settle
 
 pytestmark = pytest.mark.releases
 

@@ -3,12 +3,13 @@
 import asyncio
 
 import pytest
-from failover_parts import passed
 from pipecat.frames.frames import StopFrame
-from stt_parts import SORTS, calling, err, pair, whole
 
-from bot import running, settle
 from pipecat_circuit_breaker import Mode
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import passed
+from tests.failover.stt_parts import SORTS, calling, err, pair, whole
+from tests.support.parts import settle
 
 pytestmark = pytest.mark.releases
 

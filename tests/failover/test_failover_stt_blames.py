@@ -1,9 +1,10 @@
 """What a service is blamed for, and what costs no utterance: coughs, connections, a mute, others' errors."""
 
 import pytest
-from failover_parts import passed
 from pipecat.frames.frames import STTMuteFrame, VADUserStartedSpeakingFrame
-from stt_parts import SORTS, Soniox, Whisper, calling, err, pair, refuse, whole
+
+from tests.failover.failover_parts import passed
+from tests.failover.stt_parts import SORTS, Soniox, Whisper, calling, err, pair, refuse, whole
 
 pytestmark = pytest.mark.releases
 

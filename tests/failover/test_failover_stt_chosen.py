@@ -1,8 +1,9 @@
 """A service that the application chooses gets the utterance, and hears nothing twice."""
 
 import pytest
-from failover_parts import passed
-from stt_parts import SORTS, Soniox, Whisper, calling, err, pair, whole
+
+from tests.failover.failover_parts import passed
+from tests.failover.stt_parts import SORTS, Soniox, Whisper, calling, err, pair, whole
 
 pytestmark = pytest.mark.releases
 

@@ -2,9 +2,9 @@
 
 import pytest
 from pipecat.pipeline.service_switcher import ServiceSwitcher
-from stt_parts import Call
 
 from pipecat_circuit_breaker import CircuitBreakerProcessor
+from tests.failover.stt_parts import Call
 
 pytestmark = pytest.mark.releases
 

@@ -1,10 +1,11 @@
 """Nobody answers: each utterance is told as lost once, and whoever is back is asked."""
 
 import pytest
-from failover_parts import passed
 from pipecat.frames.frames import TTSSpeakFrame
-from stt_parts import SORTS, Soniox, Whisper, calling, err, kill, pair, whole
 from tenacity import wait_fixed
+
+from tests.failover.failover_parts import passed
+from tests.failover.stt_parts import SORTS, Soniox, Whisper, calling, err, kill, pair, whole
 
 pytestmark = pytest.mark.releases
 

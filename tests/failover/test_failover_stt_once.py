@@ -1,7 +1,6 @@
 """Each utterance is transcribed exactly once, whoever hears it; its sound leaves once, in order."""
 
 import pytest
-from failover_parts import passed
 from pipecat.frames.frames import (
     EndFrame,
     InputAudioRawFrame,
@@ -10,9 +9,10 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyFailover
-from stt_parts import Soniox, Whisper, calling, err, kill, pair, piece, refuse, whole
 
-from bot import ended
+from pipecat_circuit_breaker.testing import ended
+from tests.failover.failover_parts import passed
+from tests.failover.stt_parts import Soniox, Whisper, calling, err, kill, pair, piece, refuse, whole
 
 pytestmark = pytest.mark.releases
 

@@ -1,8 +1,9 @@
 """Fixtures of the fleet's tests: time, a store that can fail, processes, and what one bot sees."""
 
 import pytest
-from fleet_parts import FakeStore, Process, Time, turns
 from loguru import logger
+
+from tests.fleet.fleet_parts import FakeStore, Process, Time, turns
 
 
 @pytest.fixture

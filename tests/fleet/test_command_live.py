@@ -14,10 +14,9 @@ from click.testing import CliRunner
 
 pytest.importorskip("redis", reason="redis is not installed")
 
-import servers
-
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
 from pipecat_circuit_breaker.fleet_console.app import fleet
+from tests.fleet import servers
 
 KEY = "Voice: by hand"
 

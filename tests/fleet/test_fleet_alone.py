@@ -5,10 +5,10 @@ import gc
 from itertools import pairwise
 
 import pytest
-from fleet_parts import KEY, RESET, outage, turns
 
 from pipecat_circuit_breaker.fleet.link import LASTING_SECS, LINGER_SECS, MAX_STUCK
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from tests.fleet.fleet_parts import KEY, RESET, outage, turns
 
 
 async def test_a_store_that_is_absent_is_said_once(start, store, time, log):

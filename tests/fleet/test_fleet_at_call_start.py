@@ -4,10 +4,10 @@ import asyncio
 import math
 
 import pytest
-from fleet_parts import KEY, Voice, outage, turns
 
 from pipecat_circuit_breaker.fleet import ModeSet
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from tests.fleet.fleet_parts import KEY, Voice, outage, turns
 
 
 async def test_a_call_learns_what_is_out_as_soon_as_the_fleet_is_connected(start, store, time):

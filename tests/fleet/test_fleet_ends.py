@@ -5,10 +5,10 @@ import gc
 import weakref
 
 import pytest
-from fleet_parts import KEY, FakeStore, Process, Time, outage, turns
 
 from pipecat_circuit_breaker.fleet.link import LINGER_SECS
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from tests.fleet.fleet_parts import KEY, FakeStore, Process, Time, outage, turns
 
 
 async def test_it_lingers_for_the_next_call(start, store, time):

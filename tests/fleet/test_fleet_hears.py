@@ -3,11 +3,10 @@
 import asyncio
 import contextvars
 
-from fleet_parts import AHEAD, KEY, Process, outage, turns
-
 from pipecat_circuit_breaker.fleet.link import LINGER_SECS
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from tests.fleet.fleet_parts import AHEAD, KEY, Process, outage, turns
 
 # How it gets up.
 

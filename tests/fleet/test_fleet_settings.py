@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from fleet_parts import AHEAD, KEY, FakeStore, Voice, outage, turns
 
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
+from tests.fleet.fleet_parts import AHEAD, KEY, FakeStore, Voice, outage, turns
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_without_a_url_redis_is_not_even_looked_for():
     code = (
         "import sys; sys.modules['redis'] = None\n"
         "from pipecat_circuit_breaker.fleet import Fleet, FleetParams\n"
-        "import fleet_parts as parts\n"
+        "from tests.fleet import fleet_parts as parts\n"
         "time = parts.Time(); Fleet(store=parts.FakeStore(time))\n"
     )
-    folder = Path(__file__).parent
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=60)
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=60)
 
 
 async def test_without_a_url_all_fleets_of_a_name_in_a_process_know_the_same(time):

@@ -2,10 +2,9 @@
 
 import asyncio
 
-from fleet_parts import KEY, outage, turns
-
 from pipecat_circuit_breaker.fleet import Lease, ModeSet
 from pipecat_circuit_breaker.fleet.store import Knowledge, StoreUnavailable
+from tests.fleet.fleet_parts import KEY, outage, turns
 
 
 async def test_a_storm_of_failures_is_one_report_and_no_task_each(start, store):

@@ -2,13 +2,12 @@
 
 import time
 
-import pod_bots
 import pytest
-import servers
 
 from pipecat_circuit_breaker import CircuitBreakerParams
 from pipecat_circuit_breaker.fleet import Outage
 from pipecat_circuit_breaker.fleet.record import RECORD_VERSION
+from tests.fleet import pod_bots, servers
 
 pytestmark = servers.once
 

@@ -3,13 +3,13 @@
 import asyncio
 import math
 
-from fleet_parts import AHEAD, KEY, FakeStore, Process, Time, outage, turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loguru import logger
 
 from pipecat_circuit_breaker.fleet import Lease, ModeSet
 from pipecat_circuit_breaker.fleet.store import Answer, Knowledge, StoreUnavailable
+from tests.fleet.fleet_parts import AHEAD, KEY, FakeStore, Process, Time, outage, turns
 
 secs = st.floats(-1e300, 1e300) | st.sampled_from([0.0, AHEAD, AHEAD + 1000, AHEAD + 1001])
 

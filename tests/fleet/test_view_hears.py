@@ -1,7 +1,6 @@
 """What one bot hears of its own services: the second failure in a row votes, an answer ends it."""
 
 import pytest
-from fleet_parts import Process, Voice, outage, turns
 from loguru import logger
 from pipecat.frames.frames import LLMFullResponseEndFrame, LLMFullResponseStartFrame, LLMTextFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
@@ -10,6 +9,7 @@ from pipecat.services.settings import LLMSettings
 
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import ModeSet
+from tests.fleet.fleet_parts import Process, Voice, outage, turns
 
 
 class Model(LLMService):

@@ -1,12 +1,12 @@
 """What one bot knows of its fleet's outages: what is out, for how long, and what has come back."""
 
 import pytest
-from fleet_parts import AHEAD, Process, Voice, outage, turns
 from loguru import logger
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import ModeSet
+from tests.fleet.fleet_parts import AHEAD, Process, Voice, outage, turns
 
 
 async def test_a_failure_of_a_known_outage_is_known_until_the_next_probe(

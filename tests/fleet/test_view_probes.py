@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from fleet_parts import KEY, Process, outage, turns
 
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import FleetParams, Lease
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
 from pipecat_circuit_breaker.fleet.view import SecondLooks
+from tests.fleet.fleet_parts import KEY, Process, outage, turns
 
 
 async def test_a_service_is_out_with_any_of_its_outages(process, view, store):

@@ -1,9 +1,8 @@
 """What one bot tells its fleet: its failures, and what ends an outage."""
 
-from fleet_parts import KEY, FakeStore, Process, Voice, outage, turns
-
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
+from tests.fleet.fleet_parts import KEY, FakeStore, Process, Voice, outage, turns
 
 
 async def test_what_it_tells_has_the_bots_own_name(process, store):

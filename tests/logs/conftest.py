@@ -1,9 +1,9 @@
 """Fixtures of the storm filter's tests: a filter, and a sink behind it."""
 
 import pytest
-from sink_parts import Sink
 
 from pipecat_circuit_breaker.logs import StormFilter
+from tests.logs.sink_parts import Sink
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loguru import logger
-from sink_parts import Sink, fail
 
-import log_storm
+from checks import log_storm
 from pipecat_circuit_breaker.logs import StormFilter
+from tests.logs.sink_parts import Sink, fail
 
 SRC = Path(__file__).parents[2] / "src"
 

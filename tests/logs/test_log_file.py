@@ -7,11 +7,11 @@ import random
 import portalocker
 import pytest
 from loguru import logger
-from sink_parts import fail
 
 from pipecat_circuit_breaker.demo.chains import CHAINS
 from pipecat_circuit_breaker.demo.run import run_chain, sends
 from pipecat_circuit_breaker.logs import StormFilter, add_log_file
+from tests.logs.sink_parts import fail
 
 
 def sizes(folder, pattern="*"):

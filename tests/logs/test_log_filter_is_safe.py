@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 from loguru import logger
-from sink_parts import Sink, fail
 
 from pipecat_circuit_breaker.logs import StormFilter, add_log_file
+from tests.logs.sink_parts import Sink, fail
 
 # It never raises.
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 from loguru import logger
-from sink_parts import Sink, fail
 
 from pipecat_circuit_breaker.logs import StormFilter
+from tests.logs.sink_parts import Sink, fail
 
 # What passes.
 

@@ -1,7 +1,8 @@
 """Summaries of what was held back: when they come, and what they say."""
 
 from loguru import logger
-from sink_parts import Sink, fail
+
+from tests.logs.sink_parts import Sink, fail
 
 
 def test__storm_goes_on__interval_over__summary_comes_before_its_next_line(sink, clock):

@@ -50,14 +50,14 @@ def change(project, old, new, changelog=""):
 )
 def test__breaking_change__not_under_changed_or_removed__is_missing(project, old, new, name):
     change(project, old, new, f"## [1.1.0] - unreleased\n\n### Added\n\n- `{name}`\n")
-    assert api.main(project, "phone", "v1.0.0") == 1
+    assert api.compare(project, "phone", "v1.0.0") == 1
 
 
 @pytest.mark.parametrize("kind", ["Changed", "Removed"])
 def test__breaking_change__told_since_the_tag__is_not_missing(project, kind, capsys):
     told = f"## [1.1.0] - unreleased\n\n### {kind}\n\n- No more `hang_up`\n"
     change(project, "def hang_up(): ...", "", told)
-    assert api.main(project, "phone", "v1.0.0") == 0
+    assert api.compare(project, "phone", "v1.0.0") == 0
     assert capsys.readouterr().out.startswith("told: ")
 
 
@@ -66,4 +66,4 @@ def test__breaking_change__told_since_the_tag__is_not_missing(project, kind, cap
 )
 def test__change__that_breaks_nobody__is_not_asked_for(project, old, new):
     change(project, old, new)
-    assert api.main(project, "phone", "v1.0.0") == 0
+    assert api.compare(project, "phone", "v1.0.0") == 0

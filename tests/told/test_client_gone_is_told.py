@@ -4,10 +4,11 @@ import asyncio
 
 from pipecat.frames.frames import EndFrame, TextFrame
 from pipecat.processors.frame_processor import FrameProcessor
-from told_parts import Room, new_breaker, own_lines
 
-from bot import Output, app_message, dead, running, settle
 from pipecat_circuit_breaker import AdviceKind, Mode, Trigger
+from pipecat_circuit_breaker.testing import Output, running
+from tests.support.parts import app_message, dead, settle
+from tests.told.told_parts import Room, new_breaker, own_lines
 
 #
 # Facts, and guesses

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 from pipecat.frames.frames import EndFrame
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
-from told_parts import new_breaker, own_lines, told_by
 
-from bot import Failing, Output, app_message, dead, running, settle
 from pipecat_circuit_breaker import Mode
 from pipecat_circuit_breaker.show.story import tell
+from pipecat_circuit_breaker.testing import Output, running
+from tests.support.parts import Failing, app_message, dead, settle
+from tests.told.told_parts import new_breaker, own_lines, through_an_outage, told_by
 
 
 async def test__observing__storm__is_told_as_observed_and_counted_once(clock):
@@ -100,13 +101,7 @@ async def test__client_is_told_what_it_missed__where_it_missed_anything(clock, m
     breaker = new_breaker(clock, mode=mode, notify_client=True)
     output = Output(dead)
     async with running(breaker, output) as worker:
-        for n in range(20):
-            await worker.queue_frame(app_message(n))
-            await settle(30)
-        output.fails = lambda message: None
-        clock.advance(100)
-        await worker.queue_frame(app_message())
-        await settle(200)
+        await through_an_outage(worker, output, clock)
 
     told = [m for m in output.sent if m.get("data", {}).get("type") == "circuit-closed"]
     assert len(told) == messages

@@ -3,10 +3,11 @@
 import pytest
 from pipecat.frames.frames import TextFrame, TTSSpeakFrame
 from pipecat.processors.frame_processor import FrameProcessor
-from told_parts import Room, new_breaker, own_lines, told_by
 
-from bot import Failing, Output, app_message, dead, ended, running, settle
 from pipecat_circuit_breaker import AdviceKind, CircuitBreakerParams, CircuitState, Ending, Incident
+from pipecat_circuit_breaker.testing import Output, ended, running
+from tests.support.parts import Failing, app_message, dead, settle
+from tests.told.told_parts import Room, new_breaker, own_lines, through_an_outage, told_by
 
 #
 # One outage, one call
@@ -180,13 +181,7 @@ async def test__two_breakers_in_a_pipeline__client_is_told_once(clock):
     first, second = new_breaker(clock, notify_client=True), new_breaker(clock, notify_client=True)
     output = Output(dead)
     async with running(first, second, output) as worker:
-        for n in range(20):
-            await worker.queue_frame(app_message(n))
-            await settle(30)
-        output.fails = lambda message: None
-        clock.advance(100)
-        await worker.queue_frame(app_message())
-        await settle(200)
+        await through_an_outage(worker, output, clock)
 
     told = [m for m in output.sent if m.get("data", {}).get("type") == "circuit-closed"]
     assert len(told) == 1

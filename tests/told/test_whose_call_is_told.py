@@ -3,11 +3,12 @@
 import os
 
 from loguru import logger
-from told_parts import new_breaker
 
-from bot import Output, app_message, dead, running, settle
 from pipecat_circuit_breaker import Incident
 from pipecat_circuit_breaker.show.story import tell
+from pipecat_circuit_breaker.testing import Output, running
+from tests.support.parts import app_message, dead, settle
+from tests.told.told_parts import new_breaker
 
 
 async def opened(clock, tags, **kwargs):

@@ -4,6 +4,7 @@ from loguru import logger
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from tests.support.parts import app_message, settle
 
 EVENTS = ("opened", "reopened", "half_opened", "closed", "given_up")
 
@@ -29,6 +30,17 @@ def own_lines():
         filter="pipecat_circuit_breaker",
     )
     return lines
+
+
+async def through_an_outage(worker, output, clock):
+    """Send messages to nobody, and one more when the client is back."""
+    for n in range(20):
+        await worker.queue_frame(app_message(n))
+        await settle(30)
+    output.recover()
+    clock.advance(100)
+    await worker.queue_frame(app_message())
+    await settle(200)
 
 
 class Room(FrameProcessor):

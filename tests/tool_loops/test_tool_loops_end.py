@@ -14,7 +14,21 @@ from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyManual
 from pipecat.processors.frame_processor import FrameProcessor
-from tool_loop_parts import (
+
+from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode, ToolLoop
+from pipecat_circuit_breaker.testing import running
+from tests.support.tool_bot import (
+    STORM,
+    Model,
+    Tool,
+    aggregators,
+    context_with_tools,
+    llm_at,
+    says,
+    tools_are_off,
+    until,
+)
+from tests.tool_loops.tool_loop_parts import (
     FAILED_LIMIT,
     FAILING,
     LIMIT,
@@ -29,25 +43,7 @@ from tool_loop_parts import (
     rest,
 )
 
-from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode, ToolLoop
-from releases.room import running
-from tool_bot import (
-    STORM,
-    Model,
-    Tool,
-    aggregators,
-    context_with_tools,
-    llm_at,
-    says,
-    tools_are_off,
-    until,
-)
-
-pytestmark = [
-    pytest.mark.releases,
-    # The older names are what runs on every release.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.releases
 
 
 #

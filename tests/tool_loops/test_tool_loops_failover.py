@@ -11,11 +11,10 @@ from aiohttp import web
 from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyManual
 from tenacity import wait_fixed
-from tool_loop_parts import fails, good
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
-from releases.room import running
-from tool_bot import (
+from pipecat_circuit_breaker.testing import running
+from tests.support.tool_bot import (
     Model,
     Tool,
     aggregators,
@@ -26,11 +25,9 @@ from tool_bot import (
     tools_are_off,
     until,
 )
+from tests.tool_loops.tool_loop_parts import fails, good
 
-pytestmark = [
-    pytest.mark.releases,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.releases
 
 TOOL = [("look_up", {})]
 

@@ -2,13 +2,18 @@
 
 import pytest
 from pipecat.frames.frames import FunctionCallInProgressFrame
-from tool_loop_parts import FAILED_LIMIT, Relay, calling, calls, fails, good, raises
 
-pytestmark = [
-    pytest.mark.releases,
-    # The older names are what runs on every release.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+from tests.tool_loops.tool_loop_parts import (
+    FAILED_LIMIT,
+    Relay,
+    calling,
+    calls,
+    fails,
+    good,
+    raises,
+)
+
+pytestmark = pytest.mark.releases
 
 
 async def test__pipeline_is_over__service_is_as_it_was():

@@ -2,21 +2,10 @@
 
 import pytest
 from pipecat.frames.frames import InterruptionFrame, LLMMessagesAppendFrame
-from tool_loop_parts import (
-    FAILED_LIMIT,
-    LIMIT,
-    about_tools,
-    calling,
-    calls,
-    fails,
-    good,
-    idle,
-    rest,
-)
 
 from pipecat_circuit_breaker import CircuitBreakerProcessor
-from releases.room import running
-from tool_bot import (
+from pipecat_circuit_breaker.testing import running
+from tests.support.tool_bot import (
     STORM,
     Model,
     Tool,
@@ -29,12 +18,19 @@ from tool_bot import (
     tools_are_off,
     until,
 )
+from tests.tool_loops.tool_loop_parts import (
+    FAILED_LIMIT,
+    LIMIT,
+    about_tools,
+    calling,
+    calls,
+    fails,
+    good,
+    idle,
+    rest,
+)
 
-pytestmark = [
-    pytest.mark.releases,
-    # The older names are what runs on every release.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.releases
 
 
 #

@@ -10,18 +10,14 @@ from pipecat.frames.frames import LLMContextFrame
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from tenacity import wait_fixed
-from tool_loop_parts import FAILED_LIMIT, LIMIT, Relay, calls, rest, told
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker._pipeline.tools import is_without_tools, without_tools
-from releases.room import running
-from tool_bot import STORM, Model, context_with_tools, llm_at, until
+from pipecat_circuit_breaker.testing import running
+from tests.support.tool_bot import STORM, Model, context_with_tools, llm_at, until
+from tests.tool_loops.tool_loop_parts import FAILED_LIMIT, LIMIT, Relay, calls, rest, told
 
-pytestmark = [
-    pytest.mark.releases,
-    # The older names are what runs on every release.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.releases
 
 
 class Played(FrameProcessor):

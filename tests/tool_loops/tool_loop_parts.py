@@ -14,8 +14,8 @@ from pipecat.frames.frames import LLMMessagesAppendFrame
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
-from releases.room import running
-from tool_bot import (
+from pipecat_circuit_breaker.testing import running
+from tests.support.tool_bot import (
     STORM,
     Model,
     Tool,

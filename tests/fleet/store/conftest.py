@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-import servers
-from store_parts import UNIT_SECS, Told
 
 from pipecat_circuit_breaker.fleet import record, redis, rules
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.redis import RedisStore
+from tests.fleet import servers
+from tests.fleet.store.store_parts import UNIT_SECS, Told
 
 
 @pytest.fixture(scope="session", params=["memory", *servers.KINDS])

@@ -6,9 +6,11 @@ servers the same tests wait for real, in units of a tenth of a second.
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import Report
+from tests.fleet.store.store_racers import vote
 
 #: What the tests count time in, on a server.
 UNIT_SECS = 0.1
@@ -69,19 +71,8 @@ async def a_store(server, *, flush=True, **options):
 
 
 async def report(store, instance="pod-1", need=1, key=KEY, **changes):
-    what = dict(
-        key=key,
-        instance=instance,
-        token=instance,
-        votes=True,
-        failures=1,
-        bots=(instance,),
-        age_secs=0.0,
-        waits=(0.0,),
-    )
-    return await store.report(
-        Report(**(what | changes)), min_instances=need, vote_secs=10.0, hold_secs=100.0
-    )
+    what = replace(vote(instance, key), **changes)
+    return await store.report(what, min_instances=need, vote_secs=10.0, hold_secs=100.0)
 
 
 STEPS = {

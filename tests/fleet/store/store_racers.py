@@ -1,4 +1,4 @@
-"""What the processes of test_store_races.py do; spawned, so it imports no tests."""
+"""What the processes of test_store_races.py do; spawned, so it imports no other part."""
 
 import asyncio
 

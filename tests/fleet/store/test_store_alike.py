@@ -7,7 +7,6 @@ either has run out at once or does not. What differs by the clocks is left out.
 import asyncio
 
 import pytest
-import servers
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -17,6 +16,7 @@ from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import Report
 from pipecat_circuit_breaker.testing import Clock
+from tests.fleet import servers
 
 KEYS = st.sampled_from(["a: 1", "b: 2", "c: 3"])
 WHO = st.sampled_from([f"pod-{n}" for n in range(5)])

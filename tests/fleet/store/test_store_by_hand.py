@@ -1,8 +1,7 @@
 """Outages opened and closed by a person, and modes that a person sets."""
 
-from store_parts import KEY
-
 from pipecat_circuit_breaker.fleet.record import ModeSet
+from tests.fleet.store.store_parts import KEY
 
 
 async def test_opened_by_hand_is_probed_by_nobody_and_closed_by_hand(told):

@@ -5,11 +5,11 @@ import time
 from collections import Counter
 
 import pytest
-from store_parts import STEPS, a_store, report, soon
 
 from pipecat_circuit_breaker.fleet.record import Outage
 from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from tests.fleet.store.store_parts import STEPS, a_store, report, soon
 
 pytestmark = pytest.mark.usefixtures("probes_at_once")
 

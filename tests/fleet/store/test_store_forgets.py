@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from store_parts import KEY
 
 from pipecat_circuit_breaker.fleet import rules
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.record import MAX_INSTANCES, MAX_OUTAGES, TOMBSTONE_SECS, Outage
 from pipecat_circuit_breaker.testing import Clock
+from tests.fleet.store.store_parts import KEY
 
 
 async def test_an_outage_of_which_nothing_is_heard_is_forgotten(told):

@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from store_parts import KEY
 
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.news import MAX_UNREAD
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from tests.fleet.store.store_parts import KEY
 
 
 async def test_news_of_every_step_but_of_mere_counts_once_a_second(told):

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 import redis.asyncio
-import servers
 from redis.asyncio.sentinel import Sentinel
-from store_parts import STEPS, report
 
 from pipecat_circuit_breaker.fleet import redis as redis_store
 from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from tests.fleet import servers
+from tests.fleet.store.store_parts import STEPS, report
 
 pytestmark = pytest.mark.usefixtures("probes_at_once")
 

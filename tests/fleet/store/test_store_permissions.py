@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from store_parts import KEY, STEPS, listen, report, until
 
 from pipecat_circuit_breaker.fleet import redis as redis_store
 from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from tests.fleet.store.store_parts import KEY, STEPS, listen, report, until
 
 pytestmark = pytest.mark.usefixtures("probes_at_once")
 

@@ -5,12 +5,12 @@ import multiprocessing
 from collections import Counter
 
 import pytest
-import servers
-import store_racers
 
 from pipecat_circuit_breaker.fleet import rules
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.redis import RedisStore
+from tests.fleet import servers
+from tests.fleet.store import store_racers
 
 pytestmark = servers.once
 

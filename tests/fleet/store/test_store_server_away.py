@@ -5,14 +5,14 @@ import time
 
 import pytest
 import redis.asyncio
-import servers
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from store_parts import KEY, STEPS, a_store, listen, records, report, until
 
 from pipecat_circuit_breaker.fleet import redis as redis_store
 from pipecat_circuit_breaker.fleet.redis import RedisStore
 from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
+from tests.fleet import servers
+from tests.fleet.store.store_parts import KEY, STEPS, a_store, listen, records, report, until
 
 pytestmark = pytest.mark.usefixtures("probes_at_once")
 

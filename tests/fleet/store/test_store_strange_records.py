@@ -6,11 +6,11 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_parts import KEY, RECORDS, STEPS, a_store, records, report
 
 from pipecat_circuit_breaker.fleet import rules
 from pipecat_circuit_breaker.fleet.record import MAX_BYTES, MAX_INSTANCES, MAX_OUTAGES, Outage
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
+from tests.fleet.store.store_parts import KEY, RECORDS, STEPS, a_store, records, report
 
 pytestmark = pytest.mark.usefixtures("probes_at_once")
 

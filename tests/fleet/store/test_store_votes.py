@@ -1,9 +1,9 @@
 """Votes: how many open an outage, for how long they count, and after its end."""
 
 import pytest
-from store_parts import KEY
 
 from pipecat_circuit_breaker.fleet.record import MAX_BYTES, MAX_INSTANCES
+from tests.fleet.store.store_parts import KEY
 
 
 async def test_votes_of_enough_instances_open_and_only_the_last_of_them_did(told):
