@@ -20,11 +20,11 @@ from loguru import logger
 from rich.console import Console
 
 from benchmarks import decision, fleet, floor, growth, healthy, storms
+from benchmarks.folders import HERE, Folders
 from benchmarks.machine import Machine
 from benchmarks.report import show, write
 from benchmarks.result import Effort, Section
 
-DOCS = Path(__file__).parents[1] / "docs"
 SECTIONS: dict[str, Callable[[Effort], Awaitable[Section]]] = {
     "healthy": healthy.measure,
     "floor": floor.measure,
@@ -35,16 +35,18 @@ SECTIONS: dict[str, Callable[[Effort], Awaitable[Section]]] = {
 }
 
 
-def _docs(effort: Effort) -> Path | None:
-    return None if effort.quick else DOCS
-
-
 def _names(value: str) -> list[str]:
     names = value.split(",")
     for name in names:
         if name not in SECTIONS:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(SECTIONS)}")
     return names
+
+
+def _folders(options: argparse.Namespace, *, complete: bool) -> Folders | None:
+    if options.out is not None:
+        return Folders.both(options.out)
+    return HERE if complete and not options.quick else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out",
         type=Path,
         metavar="DIR",
-        help="where to write the page; the default is docs/, for a complete run only",
+        help="where to write the page and the figures; the default is docs/figures/ and benchmarks/results/, "
+        "for a complete run only",
     )
     options = parser.parse_args(arguments)
     # A log of what storms would be a storm on the terminal.
@@ -87,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # It needs redis-py, and nothing else does.
         from benchmarks.fleet_load.run import measure
 
-        return measure(console, quick=effort.quick, folder=options.out or _docs(effort))
+        return measure(console, quick=effort.quick, folders=_folders(options, complete=True))
     machine, sections = Machine.here(), []
     for name in options.only:
         progress = Console(stderr=True)
@@ -99,9 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(sections) > 1:
         show(console, machine, sections)
     complete = len(sections) == len(SECTIONS)
-    folder = options.out or (_docs(effort) if complete else None)
-    if folder is not None:
-        console.print(f"written to {write(folder, machine, sections)}")
+    folders = _folders(options, complete=complete)
+    if folders is not None:
+        console.print(f"written to {write(folders, machine, sections)}")
     return int(any(row.is_met is False for section in sections for row in section.rows))
 
 

@@ -9,27 +9,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 from pipecat.frames.frames import (
     Frame,
     InputAudioRawFrame,
-    OutputAudioRawFrame,
     OutputTransportMessageUrgentFrame,
-    StartFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.filters.identity_filter import IdentityFilter
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.processors.frameworks.rtvi import RTVIServerMessageFrame
-from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
-from pipecat.workers.runner import WorkerRunner
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import Clock, Output
 
 #: 20 ms of silence, as telephones and browsers send it.
 _AUDIO = bytes(640)
@@ -45,44 +39,15 @@ VARIANTS = ("alone", "filters", "first", "last")
 FILTERS_MORE = 4
 
 
-class Clock:
-    """Seconds that pass only by hand."""
-
-    def __init__(self) -> None:
-        """Start at 0."""
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
-
-
-class Output(BaseOutputTransport):
-    """The end of a bot: counts the sound that comes through, and sends messages to nobody."""
+class Listener(Output):
+    """The end of a bot: it counts the sound that comes through, and sends messages to nobody."""
 
     def __init__(self) -> None:
         """Initialize the output."""
-        super().__init__(TransportParams(audio_out_end_silence_secs=0))
-        self.is_dead = False
+        super().__init__(params=TransportParams(audio_out_end_silence_secs=0))
         self.heard = 0
-        self.sent = 0
         self._expected = 0
         self._arrived = asyncio.Event()
-
-    async def start(self, frame: StartFrame) -> None:
-        """Be ready at once."""
-        await super().start(frame)
-        await self.set_transport_ready(frame)
-
-    async def send_message(self, frame: Any) -> None:
-        """Send a message, or fail where there is nobody to send to."""
-        if self.is_dead:
-            raise ConnectionError("the client is gone")
-        self.sent += 1
-
-    async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
-        """Play a chunk of sound."""
-        return True
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Count the sound that comes through."""
@@ -117,16 +82,16 @@ class Bot:
         filters: int,
         breaker: FrameProcessor | None = None,
         last: bool = False,
-        output: Output | None = None,
+        output: Listener | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """Build the bot; `running` runs it."""
+        """Build the bot; `running_workers` runs it."""
         chain: list[FrameProcessor] = [IdentityFilter() for _ in range(filters)]
         if breaker is not None:
             chain.insert(filters if last else 0, breaker)
         self.chain = chain
         self.clock = clock
-        self.output = output or Output()
+        self.output = output or Listener()
         self.worker = PipelineWorker(Pipeline([*chain, self.output]), idle_timeout_secs=None)
 
     @classmethod
@@ -161,24 +126,6 @@ class Bot:
         """Turn the event loop until what is there to do is done."""
         for _ in range(100):
             await asyncio.sleep(0)
-
-
-@asynccontextmanager
-async def running(*workers: PipelineWorker) -> AsyncIterator[None]:
-    """Run workers, and cancel them in the end."""
-    started = []
-    for worker in workers:
-        started.append(event := asyncio.Event())
-        worker.add_event_handler("on_pipeline_started", lambda *_, e=event: e.set())
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(*workers)
-    task = asyncio.create_task(runner.run())
-    try:
-        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in started)), 60)
-        yield
-    finally:
-        await runner.cancel()
-        await asyncio.wait([task], timeout=20)
 
 
 def audio() -> InputAudioRawFrame:

@@ -20,11 +20,13 @@ from typing import Any
 from pipecat.frames.frames import ErrorFrame
 
 import pipecat_circuit_breaker
-from benchmarks.bots import FILTERS, Bot, Clock, app_message, running, speech
+from benchmarks.bots import FILTERS, Bot, app_message, speech
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker._core.breaker import Delivery
 from pipecat_circuit_breaker._core.causality import WINDOWS_CARRIED
 from pipecat_circuit_breaker._pipeline.guard import Guard
+from pipecat_circuit_breaker.testing import Clock
+from pipecat_circuit_breaker.testing.running import running_workers
 
 #: What a bot is doing: only listening; sending messages as well; listening within six windows
 #: after an error, as long as whatever that error sets off is still on its account; and later.
@@ -40,6 +42,9 @@ GOAL_FILES = 8
 _MOST_COUNTS = 10
 _PARAMS = CircuitBreakerParams()
 _OWN = str(Path(pipecat_circuit_breaker.__file__).parent) + "/"
+
+#: What a bot is tested with is no part of a breaker: its clock and its output are of the benchmark.
+_TESTING = _OWN + "testing/"
 
 # What the core is given to call, whoever makes it; a clock is nobody's of these files.
 _INJECTED = {
@@ -90,7 +95,7 @@ class CallCounter:
     def _count(self, frame: FrameType, event: str, arg: Any) -> None:
         if event in ("call", "c_call"):
             self.calls += 1
-            if event == "call" and frame.f_code.co_filename.startswith(_OWN):
+            if event == "call" and _file_of(frame) is not None:
                 self.own += 1
 
 
@@ -104,12 +109,12 @@ async def calls_per_frame(variant: str, mood: str, *, frames: int = 100) -> Call
     """
     clock = Clock()
     bot = Bot.variant(variant, clock=clock)
-    async with running(bot.worker):
+    async with running_workers(bot.worker):
         await bot.take(speech(frames, talks=True))
         if mood.startswith("failed"):
             await bot.fails_once()
         if mood == "failed once":
-            clock.now += WINDOWS_CARRIED * _PARAMS.window_secs
+            clock.advance(WINDOWS_CARRIED * _PARAMS.window_secs)
         counts: list[tuple[int, int]] = []
         # The first time there is more to do, and on a busy machine a timer of pipecat's fires in
         # between. What a frame costs is the least, once that has come twice.
@@ -225,7 +230,8 @@ class OpeningTracer:
 
 def _file_of(frame: FrameType) -> str | None:
     name = frame.f_code.co_filename
-    return name[len(_OWN) :] if name.startswith(_OWN) else None
+    is_own = name.startswith(_OWN) and not name.startswith(_TESTING)
+    return name[len(_OWN) :] if is_own else None
 
 
 def _climb(frame: FrameType, file: str) -> str | None:
@@ -259,11 +265,11 @@ async def _open(sort: str) -> OpeningTracer:
     breaker = CircuitBreakerProcessor(params=CircuitBreakerParams(clock=Clock()))
     breaker.add_event_handler("on_circuit_opened", lambda *_: opened.set())
     bot = Bot(filters=FILTERS, breaker=breaker)
-    async with running(bot.worker):
+    async with running_workers(bot.worker):
         with OpeningTracer() as tracer:
             if sort == "failed sends":
                 # RTVI tells the client of each failure: one message is enough.
-                bot.output.is_dead = True
+                bot.output.fail()
                 await bot.worker.queue_frame(app_message())
             else:
                 for _ in range(_PARAMS.max_errors):

@@ -6,7 +6,7 @@
 
 """What one collection of the metrics costs, by the number of pipelines and of origins.
 
-    python benchmarks/collection.py
+    python -m benchmarks.collection
 
 It takes a few seconds, and needs the extras ``otel`` and ``test``.
 """

@@ -25,12 +25,13 @@ from loguru import logger
 from pipecat.frames.frames import Frame, InputAudioRawFrame
 from pipecat.processors.frame_processor import FrameDirection
 
-from benchmarks.bots import FRAMES_PER_SEC, Bot, Output, audio, running
+from benchmarks.bots import FRAMES_PER_SEC, Bot, Listener, audio
 from benchmarks.result import Effort, Row, Section, Value, interleaved
 from pipecat_circuit_breaker import CircuitBreakerProcessor
 from pipecat_circuit_breaker.demo.chains import CHAINS
 from pipecat_circuit_breaker.demo.contained import restrict
 from pipecat_circuit_breaker.demo.tally import Tally
+from pipecat_circuit_breaker.testing.running import running_workers
 
 GOAL_MS = 20.0
 BOTS = 100
@@ -175,7 +176,7 @@ def _lost(secs: float, bots: int) -> Fleet:
 #
 
 
-class _Ear(Output):
+class _Ear(Listener):
     """An output that notes how late each frame of sound is."""
 
     def __init__(self) -> None:
@@ -206,7 +207,7 @@ async def _run(options: argparse.Namespace) -> None:
         breaker = CircuitBreakerProcessor() if options.guarded else None
         scenario = await CHAINS[options.storm].build(tally, breaker, "first")
         workers.append(scenario.worker)
-    async with running(*workers):
+    async with running_workers(*workers):
         # What a storm logs is formatted and counted, and not written to a disk.
         logger.add(tally.count_log, level="DEBUG")
         begin = time.monotonic() + 0.1

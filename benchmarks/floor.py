@@ -14,9 +14,10 @@ import numpy as np
 from pipecat.frames.frames import Frame, StartFrame
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor
 
-from benchmarks.bots import FILTERS, FILTERS_MORE, Bot, running
+from benchmarks.bots import FILTERS, FILTERS_MORE, Bot
 from benchmarks.healthy import BOTS, cpu_per_frame
 from benchmarks.result import Effort, Row, Section, Value, bootstrap
+from pipecat_circuit_breaker.testing.running import running_workers
 
 METHOD = """\
 The same bots as on the healthy path, silent and at full speed, with things in them that do nothing:
@@ -85,7 +86,7 @@ async def measure(effort: Effort) -> Section:
         **{what: lambda: Bot(filters=FILTERS) for what in _LISTENING},
     }
     bots = {what: [make() for _ in range(BOTS)] for what, make in sorts.items()}
-    async with running(*(bot.worker for group in bots.values() for bot in group)):
+    async with running_workers(*(bot.worker for group in bots.values() for bot in group)):
         for what, events in _LISTENING.items():
             for bot in bots[what]:
                 _listen(bot, *events)

@@ -16,18 +16,19 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 
-from pipecat.frames.frames import Frame
 from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
 
-from benchmarks.bots import Bot, Output, app_message, audio, running
+from benchmarks.bots import Bot, Listener, app_message, audio
 from benchmarks.calls import CallCounter
-from benchmarks.ours import OUTPUT, Core, Part, Tracked
+from benchmarks.ours import OUTPUT, Core
 from benchmarks.result import Effort, Row, Section, Value, interleaved, slope
 from pipecat_circuit_breaker import CircuitBreakerProcessor, CircuitState
 from pipecat_circuit_breaker._core.causality import Link
 from pipecat_circuit_breaker._core.origin import Origin
+from pipecat_circuit_breaker.testing.running import running_workers
+from tests.support.core import Frame, Processor
 
 FLAT = 0.1
 
@@ -124,10 +125,10 @@ def _axes(effort: Effort) -> dict[str, dict[int, Prepare]]:
 
 
 def _parts(count: int) -> list[Origin]:
-    return [Origin.of(Part(1_000 + n, f"Service#{n}"), "TimeoutError") for n in range(count)]
+    return [Origin.of(Processor(f"Service#{n}"), "TimeoutError") for n in range(count)]
 
 
-def _judge_errors(core: Core, links: list[Link], frames: list[Tracked], step: float) -> None:
+def _judge_errors(core: Core, links: list[Link], frames: list[Frame], step: float) -> None:
     judge = core.breaker.judge_error
     for link in links:
         core.now += step
@@ -141,7 +142,7 @@ def _errors_of(origins: int, *, kept: int, calls: int = 500) -> Prepare:
 
     def prepare(offered: list[Origin] | None = None) -> tuple[Callable[[], None], int]:
         chosen = offered or rng.choices(known, k=calls)
-        frames = [Tracked() for _ in chosen]
+        frames = [Frame() for _ in chosen]
         links = [core.error(f, origin=o) for f, o in zip(frames, chosen, strict=True)]
         # So slowly that no circuit opens.
         return lambda: _judge_errors(core, links, frames, 5.0), len(links)
@@ -153,13 +154,13 @@ def _errors_of(origins: int, *, kept: int, calls: int = 500) -> Prepare:
 def _messages_among(circuits: int, *, opened: bool, calls: int = 300) -> Prepare:
     core = Core(max_circuits=max(256, circuits))
     for origin in _parts(circuits):
-        frames = [Tracked() for _ in range(core.max_errors if opened else 1)]
+        frames = [Frame() for _ in range(core.max_errors if opened else 1)]
         for frame in frames:
             core.breaker.judge_error(core.error(frame, origin=origin))
     core.tell()
 
     def prepare() -> tuple[Callable[[], None], int]:
-        frames = [Tracked() for _ in range(calls)]
+        frames = [Frame() for _ in range(calls)]
         links = [core.message(frame) for frame in frames]
         deliver = core.deliver
 
@@ -177,21 +178,20 @@ def _messages_among(circuits: int, *, opened: bool, calls: int = 300) -> Prepare
 
 def _new_origins_among(opened: int, *, calls: int = 200) -> Prepare:
     core = Core(max_circuits=opened)
-    number = iter(range(10**9))
 
     def fresh() -> Origin:
-        return Origin.of(Part(10_000 + next(number), "Service"), "TimeoutError")
+        return Origin.of(Processor("Service"), "TimeoutError")
 
     def fill() -> None:
         for origin in [fresh() for _ in range(opened)]:
-            frames = [Tracked() for _ in range(core.max_errors)]
+            frames = [Frame() for _ in range(core.max_errors)]
             for frame in frames:
                 core.breaker.judge_error(core.error(frame, origin=origin))
         core.tell()
 
     def prepare() -> tuple[Callable[[], None], int]:
         fill()
-        frames = [Tracked() for _ in range(calls)]
+        frames = [Frame() for _ in range(calls)]
         links = [core.error(frame, origin=fresh()) for frame in frames]
         return lambda: _judge_errors(core, links, frames, 0.0), calls
 
@@ -214,7 +214,7 @@ def _steady(core: Core, errors: int, calls: int, *, step: float) -> Prepare:
     origin = Origin.of(OUTPUT, "TimeoutError")
 
     def prepare(count: int = calls) -> tuple[Callable[[], None], int]:
-        frames = [Tracked() for _ in range(count)]
+        frames = [Frame() for _ in range(count)]
         links = [core.error(frame, origin=origin) for frame in frames]
         return lambda: _judge_errors(core, links, frames, step), count
 
@@ -233,7 +233,7 @@ def _chain(length: int, *, calls: int = 100) -> Prepare:
         def grow(pairs: int) -> None:
             nonlocal end
             for _ in range(pairs):
-                sent, failed = Tracked(), Tracked()
+                sent, failed = Frame(), Frame()
                 end = core.message(sent, cause=end)
                 core.judge(end)
                 end = core.error(failed, cause=end)
@@ -251,7 +251,7 @@ def _destinations(count: int, *, core: Core | None = None, calls: int = 512) -> 
     whom = [f"participant-{n}" for n in range(count)]
 
     def prepare() -> tuple[Callable[[], None], int]:
-        frames = [Tracked() for _ in range(calls)]
+        frames = [Frame() for _ in range(calls)]
         links = [core.message(frame) for frame in frames]
 
         def run() -> None:
@@ -270,7 +270,7 @@ def _destinations(count: int, *, core: Core | None = None, calls: int = 512) -> 
 def _destinations_down(count: int) -> Prepare:
     core = Core()
     for n in range(count):
-        sent = [Tracked() for _ in range(core.max_errors)]
+        sent = [Frame() for _ in range(core.max_errors)]
         for frame in sent:
             delivery = core.deliver(core.message(frame), f"gone-{n}")
             # Where several are down, one failure is enough for the next.
@@ -311,7 +311,7 @@ async def _outputs() -> dict[int, Value]:
     for number in (1, 2, 4, 8, 16):
         added = []
         for guard in ([CircuitBreakerProcessor()], []):
-            outputs = [Output() for _ in range(number)]
+            outputs = [Listener() for _ in range(number)]
             branches = ParallelPipeline(*[[output] for output in outputs])
             worker = PipelineWorker(Pipeline([*guard, branches]), idle_timeout_secs=None)
             added.append(await _calls_per_message(worker, outputs))
@@ -319,18 +319,18 @@ async def _outputs() -> dict[int, Value]:
     return counts
 
 
-async def _calls_per_message(worker: PipelineWorker, outputs: list[Output]) -> float:
+async def _calls_per_message(worker: PipelineWorker, outputs: list[Listener]) -> float:
     async def send() -> None:
         for frame in frames:
             await worker.queue_frame(frame)
         await asyncio.gather(*(output.hears(1) for output in outputs))
 
-    async with running(worker):
+    async with running_workers(worker):
         for _ in range(2):
-            frames: list[Frame] = [*(app_message(n) for n in range(_MESSAGES)), audio()]
+            frames = [*(app_message(n) for n in range(_MESSAGES)), audio()]
             with CallCounter() as counter:
                 await send()
-    assert all(output.sent == 2 * _MESSAGES for output in outputs)
+    assert all(len(output.sent) == 2 * _MESSAGES for output in outputs)
     return counter.calls / _MESSAGES
 
 
@@ -346,13 +346,13 @@ def _memory(effort: Effort) -> Iterator[Row]:
         ("allocated blocks per circuit", sys.getallocatedblocks, "blocks"),
     ):
         core = Core(max_circuits=100_000)
-        core.fail(Part(1_000, "Service"))
+        core.fail(Processor("Service"))
         gc.collect()
         if unit == "bytes":
             tracemalloc.start()
         before = measured()
         for n in range(circuits):
-            core.fail(Part(1_001 + n, f"Service#{n}"))
+            core.fail(Processor(f"Service#{n}"))
         gc.collect()
         yield Row(what, Value((measured() - before) / circuits), unit)
         tracemalloc.stop()
@@ -369,12 +369,12 @@ def _memory(effort: Effort) -> Iterator[Row]:
 
 def _storm(errors: int) -> list[int]:
     core = Core(max_circuits=64, cooldown=lambda openings: min(60.0, 2.0**openings))
-    parts = [Part(1_000 + n, f"Service#{n}") for n in range(200)]
+    parts = [Processor(f"Service#{n}") for n in range(200)]
     blocks = []
     for tenth in range(10):
         for n in range(errors // 10):
             core.now += 1 / _STORM_RATE
-            frames = Tracked(), Tracked()
+            frames = Frame(), Frame()
             link = core.error(frames[0], part=parts[n % 200], text=f"request {n} of {tenth} failed")
             if not core.breaker.judge_error(link).passes:
                 continue

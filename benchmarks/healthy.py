@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pipecat.frames.frames import Frame
 
-from benchmarks.bots import FILTERS, FILTERS_MORE, FRAMES_PER_SEC, VARIANTS, Bot, running, speech
+from benchmarks.bots import FILTERS, FILTERS_MORE, FRAMES_PER_SEC, VARIANTS, Bot, speech
 from benchmarks.calls import MOODS, calls_per_frame
 from benchmarks.result import Effort, Row, Section, Value, bootstrap, interleaved
+from pipecat_circuit_breaker.testing.running import running_workers
 
 GOAL = 0.5
 
@@ -135,7 +136,7 @@ async def cpu_per_frame(
 
 async def _full_speed(talks: bool, *, rounds: int, frames: int) -> dict[str, list[float]]:
     bots = {variant: [Bot.variant(variant) for _ in range(BOTS)] for variant in VARIANTS}
-    async with running(*(bot.worker for group in bots.values() for bot in group)):
+    async with running_workers(*(bot.worker for group in bots.values() for bot in group)):
         return await cpu_per_frame(bots, talks=talks, rounds=rounds, frames=frames)
 
 
@@ -144,7 +145,7 @@ async def _paced(
 ) -> dict[str, list[float]]:
     bots = {variant: [Bot.variant(variant) for _ in range(BOTS)] for variant in VARIANTS}
     samples: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    async with running(*(b.worker for group in bots.values() for b in group)):
+    async with running_workers(*(b.worker for group in bots.values() for b in group)):
         for group in bots.values():
             await asyncio.gather(*(b.take(speech(_BATCH, talks=True)) for b in group))
         for variant in interleaved(VARIANTS, rounds):

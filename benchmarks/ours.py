@@ -9,41 +9,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import count
 
 from pipecat_circuit_breaker._core.breaker import Breaker, Delivery
 from pipecat_circuit_breaker._core.causality import Causality, Link
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import Origin
+from tests.support.core import Frame, Processor
 
 KIND = "app"
 
 #: Class of the frames at which the output fails, and which it is asked about.
-HANDLED = "Tracked"
+HANDLED = "Frame"
 
-
-@dataclass(eq=False)
-class Part:
-    """A processor, as far as the core looks at it."""
-
-    id: int
-    name: str
-
-
-OUTPUT = Part(1, "Output#0")
-
-_ids = count(1_000_000_000)
-
-
-class Tracked:
-    """A frame, as far as the core looks at it."""
-
-    __slots__ = ("__weakref__", "id")
-
-    def __init__(self) -> None:
-        """Make a frame with an id of its own."""
-        self.id = next(_ids)
+OUTPUT = Processor("Output#0")
 
 
 def _for_ever(openings: int) -> float:
@@ -95,7 +73,7 @@ class Core:
         frame: object,
         *,
         text: str = "the client is gone",
-        part: Part = OUTPUT,
+        part: Processor = OUTPUT,
         kind: str = "ConnectionError",
         cause: Link | None = None,
         origin: Origin | None = None,
@@ -120,9 +98,9 @@ class Core:
         """Ask whether the output may send a message, and to whom."""
         return self.breaker.deliver(self.output, destination, link, KIND, handled=HANDLED)
 
-    def fail(self, part: Part = OUTPUT, kind: str = "ConnectionError") -> None:
+    def fail(self, part: Processor = OUTPUT, kind: str = "ConnectionError") -> None:
         """Let a message fail, and report it."""
-        sent, failed = Tracked(), Tracked()
+        sent, failed = Frame(), Frame()
         message = self.message(sent)
         delivery = self.deliver(message) if part is OUTPUT else None
         if delivery is not None:
@@ -130,7 +108,7 @@ class Core:
         error = self.error(failed, part=part, kind=kind, cause=message)
         self.breaker.judge_error(error, by_delivery=delivery is not None)
 
-    def open(self, part: Part = OUTPUT, kind: str = "ConnectionError") -> None:
+    def open(self, part: Processor = OUTPUT, kind: str = "ConnectionError") -> None:
         """Let it fail until the circuit is open."""
         for _ in range(self.max_errors):
             self.fail(part, kind)

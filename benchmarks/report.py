@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: BSD 2-Clause License
 #
 
-"""What is shown: the table in the terminal, and the page with its plots in `docs/`."""
+"""What is shown: the table in the terminal, and the page with its plots."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.folders import Folders
 from benchmarks.machine import Machine
 from benchmarks.plots import draw
 from benchmarks.result import Row, Section, Value
@@ -43,28 +44,29 @@ def show(console: Console, machine: Machine, sections: Sequence[Section]) -> Non
     console.print(f"{sum(goals)} of {len(goals)} goals met")
 
 
-def write(folder: Path, machine: Machine, sections: Sequence[Section]) -> Path:
+def write(folders: Folders, machine: Machine, sections: Sequence[Section]) -> Path:
     """Write the page, its plots, and the figures as JSON.
 
     Args:
-        folder: Where the page goes; the plots go to ``images`` in it.
+        folders: Where the page and the figures go.
         machine: Where the figures come from.
         sections: The figures.
 
     Returns:
         The page's path.
     """
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images = folders.pages / "images"
+    images.mkdir(parents=True, exist_ok=True)
     figures = {"machine": asdict(machine), "sections": [asdict(section) for section in sections]}
-    (folder / "benchmarks.json").write_text(json.dumps(figures, indent=1) + "\n")
-    page = folder / "benchmarks.md"
-    page.write_text("\n".join(_page(folder, machine, sections)) + "\n")
+    link = folders.keep("benchmarks.json", figures)
+    page = folders.pages / "benchmarks.md"
+    page.write_text("\n".join(_page(images, link, machine, sections)) + "\n")
     return page
 
 
 def read(path: Path) -> tuple[Machine, list[Section]]:
     """Read figures back that `write` wrote."""
-    figures = json.loads(path.read_text())
+    figures = json.loads(path.read_text(encoding="utf-8"))
     return Machine(**figures["machine"]), [_section(values) for values in figures["sections"]]
 
 
@@ -76,13 +78,13 @@ def _section(values: dict[str, Any]) -> Section:
     return Section(**{**values, "rows": rows})
 
 
-def _page(folder: Path, machine: Machine, sections: Sequence[Section]) -> Iterator[str]:
+def _page(images: Path, link: str, machine: Machine, sections: Sequence[Section]) -> Iterator[str]:
     goals = [row for section in sections for row in section.rows if row.is_met is not None]
     minutes = sum(section.secs for section in sections) / 60
     yield "# What the breaker costs, and what it saves"
     yield ""
     yield "Measured, not written by hand: this page, its plots and"
-    yield "[the figures as JSON](benchmarks.json) are made by one command, in a checkout:"
+    yield f"[the figures as JSON]({link}) are made by one command, in a checkout:"
     yield ""
     yield f"```sh\n{COMMAND}\n```"
     yield ""
@@ -109,7 +111,7 @@ def _page(folder: Path, machine: Machine, sections: Sequence[Section]) -> Iterat
             yield ""
             yield from _storms(section.plot)
         if section.plot:
-            picture = draw(section, folder / "images")
+            picture = draw(section, images)
             yield ""
             yield f"![{section.title}](images/{picture.name})"
 

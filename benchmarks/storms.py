@@ -58,7 +58,9 @@ async def measure(effort: Effort) -> Section:
         largest = max(pair[key].peak_rss_mib for pair in results.values())
         rows.append(Row(f"peak memory, largest chain, {key}", Value(largest), "MiB"))
     plot = {
-        name: {key: asdict(outcome) | {"incidents": []} for key, outcome in pair.items()}
+        name: {
+            key: asdict(outcome) | {"incidents": [], "totals": []} for key, outcome in pair.items()
+        }
         for name, pair in results.items()
     }
     return Section("storms", "Storms", METHOD.format(seconds=f"{seconds:g}"), rows, plot)

@@ -16,8 +16,12 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 _NAME = "pipecat-circuit-breaker"
+
+#: Found without an import.
+_PACKAGE = Path(__file__).with_name("pipecat_circuit_breaker")
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,15 @@ _COMMANDS = {
     ),
 }
 
+#: Files that come with the package: what each is, and where.
+_FILES = {
+    "alerts": ("print alert rules for Prometheus", "instrumentation/alerts.yml"),
+    "dashboard": ("print a Grafana dashboard", "instrumentation/dashboard.json"),
+}
+
 
 def main() -> None:
-    """Run a command, or say what it needs and how to install that. Exits in any case."""
+    """Run a command, or say what it needs and how to install that."""
     parser = argparse.ArgumentParser(
         _NAME, description="A circuit breaker for Pipecat.", epilog=f"More: {_NAME} COMMAND --help"
     )
@@ -68,8 +78,15 @@ def main() -> None:
     )
     for name, command in _COMMANDS.items():
         commands.add_parser(name, help=command.help)
-    # What follows the command is for the command.
-    name = parser.parse_args(sys.argv[1:2]).name
+    for name, (what, _) in _FILES.items():
+        commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
+    given = sys.argv[1:]
+    if given and given[0] in _COMMANDS:
+        given = given[:1]  # what follows is for the command
+    name = parser.parse_args(given).name
+    if name in _FILES:
+        sys.stdout.write((_PACKAGE / _FILES[name][1]).read_text(encoding="utf-8"))
+        return
     command = _COMMANDS[name]
     if missing := [need for need in command.needs if find_spec(need) is None]:
         parser.exit(

@@ -4,7 +4,7 @@ import pytest
 from loguru import logger
 
 from pipecat_circuit_breaker.testing import Clock
-from support.guard import Guard
+from tests.support.guard import Guard
 
 
 @pytest.fixture

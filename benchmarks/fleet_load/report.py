@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fleet_load.trial import ONSET_SECS, RECOVERY_SECS, Outcome
+from benchmarks.folders import Folders
 from benchmarks.machine import Machine
 
 COMMAND = "python -m benchmarks fleet-load"
@@ -279,16 +279,16 @@ def show(console: Console, machine: Machine, outcomes: Sequence[Outcome]) -> Non
             console.print(f"[bold red]{outcome.plan.processes} processes: {problem}[/]")
 
 
-def write(folder: Path, machine: Machine, outcomes: Sequence[Outcome]) -> Path:
+def write(folders: Folders, machine: Machine, outcomes: Sequence[Outcome]) -> Path:
     """Write the page, and the figures as JSON; returns the page's path."""
     figures = {
         "machine": asdict(machine),
         "runs": [outcome.as_data() for outcome in outcomes],
         "paper": [asdict(paper) for paper in papers(outcomes)],
     }
-    (folder / "fleet-load.json").write_text(json.dumps(figures) + "\n")
-    page = folder / "fleet-load.md"
-    page.write_text("\n".join(_page(machine, outcomes)) + "\n")
+    link = folders.keep("fleet-load.json", figures)
+    page = folders.pages / "fleet-load.md"
+    page.write_text("\n".join(_page(link, machine, outcomes)) + "\n")
     return page
 
 
@@ -300,10 +300,10 @@ def where(machine: Machine) -> str:
     )
 
 
-def _page(machine: Machine, outcomes: Sequence[Outcome]) -> Iterator[str]:
+def _page(link: str, machine: Machine, outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield "# What a fleet asks of its server"
     yield ""
-    yield "Measured, not written by hand: this page and [the figures as JSON](fleet-load.json) are made by"
+    yield f"Measured, not written by hand: this page and [the figures as JSON]({link}) are made by"
     yield "one command, in a checkout, on a machine that has a `redis-server`:"
     yield ""
     yield f"```sh\n{COMMAND}\n```"

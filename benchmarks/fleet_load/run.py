@@ -8,14 +8,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from benchmarks.fleet_load.bots import Plan
 from benchmarks.fleet_load.report import problems, show, write
 from benchmarks.fleet_load.server import program
 from benchmarks.fleet_load.trial import run
+from benchmarks.folders import Folders
 from benchmarks.machine import Machine
 
 PLANS = (
@@ -32,13 +31,13 @@ QUICK = Plan(
 )
 
 
-def measure(console: Console, *, quick: bool, folder: Path | None) -> int:
+def measure(console: Console, *, quick: bool, folders: Folders | None) -> int:
     """Measure, print the tables, and write the page.
 
     Args:
         console: Where the tables go.
         quick: Half a minute, with few bots: not to be quoted.
-        folder: Where the page goes; None for nowhere.
+        folders: Where the page and the figures go; None for nowhere.
 
     Returns:
         The exit code: 0 if everything is as it has to be, 1 if not, 2 without a server.
@@ -51,6 +50,6 @@ def measure(console: Console, *, quick: bool, folder: Path | None) -> int:
         with Console(stderr=True).status(f"{plan.bots:,} bots in {plan.processes:,} processes"):
             outcomes.append(run(plan))
     show(console, machine, outcomes)
-    if folder is not None:
-        console.print(f"written to {write(folder, machine, outcomes)}")
+    if folders is not None:
+        console.print(f"written to {write(folders, machine, outcomes)}")
     return int(any(problems(outcome) for outcome in outcomes))

@@ -29,6 +29,8 @@ from pipecat_circuit_breaker.params import CircuitBreakerParams, GiveUpPolicy
 from pipecat_circuit_breaker.processor import CircuitBreakerProcessor
 from pipecat_circuit_breaker.tool_loop import ToolLoop
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Advice",
     "AdviceKind",

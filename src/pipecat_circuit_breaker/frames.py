@@ -11,6 +11,8 @@ from typing import Any
 
 from pipecat.frames.frames import SystemFrame
 
+__all__ = ["CircuitBreakerFrame"]
+
 
 @dataclass
 class CircuitBreakerFrame(SystemFrame):

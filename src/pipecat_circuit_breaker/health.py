@@ -15,6 +15,8 @@ from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._pipeline.guard import Guard
 from pipecat_circuit_breaker.incident import CircuitSnapshot
 
+__all__ = ["ChannelHealth", "FailoverHealth", "Health", "ProcessorHealth"]
+
 #: Kinds of failure, and destinations, that are named for each processor.
 _MAX_NAMES = 8
 
@@ -46,7 +48,7 @@ class ChannelHealth(TypedDict):
         down: Destinations that are down; at most 8. Empty where it has but one.
         held_messages: Messages held back since, or that would have been.
         unsent_messages: Messages that were not sent since nobody is connected.
-        probe_in_secs: As above.
+        probe_in_secs: Seconds until the next probe may go; None where none may.
     """
 
     state: str

@@ -15,6 +15,21 @@ from pipecat_circuit_breaker._core.circuit import CircuitState
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import Origin
 
+__all__ = [
+    "Advice",
+    "AdviceKind",
+    "Call",
+    "ChainStep",
+    "CircuitSnapshot",
+    "Ending",
+    "FailedOver",
+    "Incident",
+    "Probe",
+    "ProbeOutcome",
+    "Totals",
+    "Trigger",
+]
+
 
 class Trigger(StrEnum):
     """Why a circuit opened.

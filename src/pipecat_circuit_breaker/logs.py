@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pipecat_circuit_breaker.fleet.fleet import Fleet
     from pipecat_circuit_breaker.fleet.record import Outage
 
+__all__ = ["StormFilter", "add_log_file", "log_fleet"]
+
 _LINE_CHARS = 256
 _SAMPLE_CHARS = 200
 _DIGITS = b"0123456789"

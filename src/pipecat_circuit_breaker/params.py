@@ -20,6 +20,8 @@ from pipecat_circuit_breaker._core.backoff import DEFAULT_CHANNEL_COOLDOWN, DEFA
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.text import one_line
 
+__all__ = ["CircuitBreakerParams", "GiveUpPolicy"]
+
 
 def _shown(value: Any) -> str:
     try:
@@ -92,13 +94,14 @@ class CircuitBreakerParams(BaseModel):
             that another task has inherited one.
         cooldown: A tenacity wait: seconds a circuit stays open before it lets
             a probe pass. Drawn once per opening; ``attempt_number`` is the
-            number of openings in a row without a recovery.
+            number of openings in a row without a recovery. By default 1 s,
+            doubling up to 60 s, and up to 1 s of jitter.
         channel_cooldown: The same for a channel that is down: seconds until
             one message is tried. By default 0.1 s, doubling up to 10 s.
         grace_secs: Seconds for which nobody is told of an outage of a transport that
             is watched, above 0: its client may only have hung up, and a
             transport hears of that later than its sends fail. Then it was no
-            outage. What is held back is so from the start.
+            outage. Errors and messages are held back from the start all the same.
         absence_secs: Seconds for which nobody may be connected to a transport
             that is watched, while the bot goes on sending, before that is told:
             once, by one line of the log at WARNING. Above 0. It is no incident.
@@ -109,9 +112,11 @@ class CircuitBreakerParams(BaseModel):
             tools, however many at once, 1 to 10,000. After them it is asked once
             more with its tools off. None is any number.
         max_failed_tool_rounds: The same for answers whose tools have all failed.
-        give_up: A tenacity stop: when to give up, asked at each opening;
-            ``attempt_number`` is the number of openings in a row,
-            ``seconds_since_start`` counts from the first of them. None is never.
+        give_up: A tenacity stop: when to give up, asked at each opening, but for
+            those of a channel, of a service that has a failover, and the first
+            on the word of a fleet. ``attempt_number`` is the number of openings
+            in a row, ``seconds_since_start`` counts from the first of them.
+            None is never.
         give_up_policy: What to do then. Anything but ``CONTINUE`` needs ``give_up``.
         mode: Whether to guard, only to observe, or to do nothing;
             :meth:`CircuitBreakerProcessor.set_mode` changes it at runtime.
@@ -121,12 +126,12 @@ class CircuitBreakerParams(BaseModel):
         notify_client: Whether to send the client one RTVI server message when
             its channel can take everything again: ``{"type": "circuit-closed",
             "secs": …, "held_messages": …}``.
-        counts: Which errors count. An error for which this returns False is
-            neutral: it passes and decides nothing.
+        counts: Which errors count, by default all. An error for which this returns
+            False is neutral: it passes and decides nothing.
         max_circuits: Origins that are kept at most, 1 to 100,000. Beyond it
             the circuit that was longest without news goes, closed ones first.
         max_text: Characters kept of any text, 16 to 10,000.
-        clock: Returns monotonic seconds; for tests.
+        clock: Returns monotonic seconds, by default ``time.monotonic``; for tests.
 
     Raises:
         pydantic.ValidationError: A value is out of range, not a number, NaN,

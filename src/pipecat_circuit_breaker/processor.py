@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from pipecat_circuit_breaker.failover import Failover
     from pipecat_circuit_breaker.fleet import Fleet
 
+__all__ = ["CircuitBreakerProcessor"]
+
 _EVENTS = {
     Change.OPENED: "on_circuit_opened",
     Change.REOPENED: "on_circuit_reopened",
@@ -81,7 +83,7 @@ class CircuitBreakerProcessor(FrameProcessor):
 
     Insert one, anywhere: it guards the whole pipeline of its worker. The best
     place is the first, before ``transport.input()``, where no audio passes
-    through it. More than one share the work.
+    through it. Several breakers of one pipeline share the work.
 
     Event handlers available:
 
@@ -171,7 +173,7 @@ class CircuitBreakerProcessor(FrameProcessor):
 
     @property
     def guard(self) -> Guard | None:
-        """Whose ``circuits`` and ``totals`` these are: all breakers of one pipeline share it.
+        """What all breakers of one pipeline share, and whose ``circuits`` and ``totals`` these are.
 
         None before the pipeline is set up.
         """
@@ -220,7 +222,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         ``totals`` as ``unsent_messages``. Clients are those of
         ``on_client_connected`` and ``on_client_disconnected``; all are gone when
         the bot itself has left (``on_left``, ``on_disconnected``). A transport
-        without clients of its own is one: ``on_connected`` and
+        that is a client itself counts as one: ``on_connected`` and
         ``on_disconnected``.
 
         Call it before the pipeline runs. Later nobody can tell who is there
@@ -250,10 +252,10 @@ class CircuitBreakerProcessor(FrameProcessor):
     ) -> "Failover":
         """Ask the next service of a switcher what the first has failed to answer.
 
-        Call it before the pipeline runs, for a :class:`ServiceSwitcher` or
-        :class:`LLMSwitcher`, whatever its strategy: of LLM services, of STT
+        Call it before the pipeline runs, for a ``ServiceSwitcher`` or
+        ``LLMSwitcher``, whatever its strategy: of LLM services, of STT
         services, or of TTS services that speak by sentence. See the events of
-        the :class:`Failover` that it returns. In the modes ``OBSERVE`` and
+        the :class:`.Failover` that it returns. In the modes ``OBSERVE`` and
         ``DISABLED`` it does nothing.
 
         Args:
@@ -331,7 +333,7 @@ class CircuitBreakerProcessor(FrameProcessor):
             origin: The circuit's origin; None for every circuit there is.
 
         Raises:
-            RuntimeError: The pipeline is not set up yet (here and below).
+            RuntimeError: The pipeline is not set up yet.
         """
         await self._control(lambda breaker: breaker.open(origin))
 
@@ -344,7 +346,8 @@ class CircuitBreakerProcessor(FrameProcessor):
                 None for every circuit there is.
 
         Raises:
-            ValueError: There is no such circuit (here and below).
+            RuntimeError: The pipeline is not set up yet.
+            ValueError: There is no such circuit.
         """
         await self._control(lambda breaker: breaker.close(origin))
 
@@ -353,6 +356,10 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Args:
             origin: The circuit's origin; None for every circuit there is.
+
+        Raises:
+            RuntimeError: The pipeline is not set up yet.
+            ValueError: There is no such circuit.
         """
         await self._control(lambda breaker: breaker.reset(origin))
 
@@ -362,6 +369,10 @@ class CircuitBreakerProcessor(FrameProcessor):
         Args:
             mode: The mode.
             origin: The circuit's origin; None for all, whatever was set for one before.
+
+        Raises:
+            RuntimeError: The pipeline is not set up yet.
+            ValueError: There is no such circuit, or no such mode.
         """
         await self._control(lambda breaker: breaker.set_mode(Mode(mode), origin))
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from pipecat_circuit_breaker._core.circuits import Mode
 
+__all__ = ["ToolLoop"]
+
 
 class ToolLoop(BaseModel):
     """A model that went on calling tools when it had been asked to answer without.

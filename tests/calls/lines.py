@@ -34,9 +34,9 @@ from pipecat.transports.websocket.server import (
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from calls.call import AUDIO, TALK, Call, eventually
-from releases import daily_room, livekit_room
-from releases.room import Outage
+from tests.calls.call import AUDIO, TALK, Call, eventually
+from tests.releases import daily_room, livekit_room
+from tests.releases.room import Outage
 
 Answer = Callable[[BaseTransport], Call]
 

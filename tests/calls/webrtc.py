@@ -13,9 +13,9 @@ from pipecat.transports.smallwebrtc.request_handler import (
 from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 from playwright.async_api import BrowserContext, Page
 
-from browser.tabs import PAGE, close_tab, hears, leave_page
-from calls.call import AUDIO, TALK
-from calls.lines import Answer, Line, served
+from tests.browser.tabs import PAGE, close_tab, hears, leave_page
+from tests.calls.call import AUDIO, TALK
+from tests.calls.lines import Answer, Line, served
 
 #: What the page takes down: RTVI's messages.
 RTVI = sorted(TALK - {"app", "caption"})

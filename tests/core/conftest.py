@@ -1,7 +1,8 @@
 """Fixtures of the core's tests."""
 
 import pytest
-from core_parts import Bench, Pages
+
+from tests.core.core_parts import Bench, Pages
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """What the core's tests share: a processor, a frame, and a breaker with a clock that stands still."""
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import count
 
 from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import Breaker
@@ -18,6 +16,7 @@ from pipecat_circuit_breaker._core.circuits import Guarded, Mode
 from pipecat_circuit_breaker._core.journal import Journal, Opening
 from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
 from pipecat_circuit_breaker.incident import Trigger
+from tests.support.core import Frame, Processor
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
@@ -27,19 +26,6 @@ MAX_CIRCUITS, MAX_TEXT = 10, 50
 
 #: A moment by the calendar, at which the tests' clocks show 1000.
 NOON = datetime(2026, 8, 1, 12, 0, 0, tzinfo=UTC)
-
-_ids = count(1)
-
-
-@dataclass(eq=False)
-class Processor:
-    name: str
-    id: int = field(default_factory=lambda: next(_ids))
-
-
-@dataclass  # unhashable, as pipecat's frames are, and equal to its copy
-class Frame:
-    id: int = 0
 
 
 class Notice(Frame):
@@ -258,3 +244,11 @@ class Pages:
     def news(self):
         """The incidents that are news, in order."""
         return [news.incident for news in self.take()]
+
+
+def down(bench, to=None):
+    """A channel over which messages of two kinds fail."""
+    for kind in ("app", "error", "app"):
+        bench.send(kind, to=to, ok=False)
+    assert bench.channel_state(to) is OPEN
+    bench.told()

@@ -1,11 +1,11 @@
 """What an incident comes down to: facts decide first, and only then the text of an error."""
 
 import pytest
-from core_parts import OUT, RTVI, TTS
 
 from pipecat_circuit_breaker._core.advice import ChannelFacts, Evidence, advise
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.incident import AdviceKind, Trigger
+from tests.core.core_parts import OUT, RTVI, TTS
 
 
 @pytest.fixture

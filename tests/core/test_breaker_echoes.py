@@ -1,11 +1,12 @@
 """A loop through the log: sending writes a line, and the line is sent."""
 
 import pytest
-from core_parts import CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, WINDOW, Bench, Processor
 
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.origin import LOG_ECHO, Origin
 from pipecat_circuit_breaker.incident import AdviceKind, Ending, Trigger
+from tests.core.core_parts import CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, WINDOW, Bench
+from tests.support.core import Processor
 
 LINE = "could not send to the client"
 

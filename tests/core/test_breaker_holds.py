@@ -1,7 +1,13 @@
 """What is held back, and what is not: nothing that gets through is ever held back."""
 
 import pytest
-from core_parts import (
+
+from pipecat_circuit_breaker._core.advice import ChannelFacts
+from pipecat_circuit_breaker._core.breaker import EVERYONE
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
+from pipecat_circuit_breaker.incident import AdviceKind, Ending, Trigger
+from tests.core.core_parts import (
     CLOSED,
     COOLDOWN,
     MAX_CIRCUITS,
@@ -11,14 +17,8 @@ from core_parts import (
     TTS,
     WINDOW,
     Bench,
-    Processor,
 )
-
-from pipecat_circuit_breaker._core.advice import ChannelFacts
-from pipecat_circuit_breaker._core.breaker import EVERYONE
-from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, Origin
-from pipecat_circuit_breaker.incident import AdviceKind, Ending, Trigger
+from tests.support.core import Processor
 
 
 @pytest.fixture
@@ -283,6 +283,14 @@ def test__channel_down__three_kinds_have_failed__a_fourth_is_not_tried(bench):
     bench.sends(3, "bad", ok=False)
     assert [bench.send(kind, ok=False) for kind in ("good", "third")] == [False, False]
     assert bench.send("fourth", ok=True) is None
+
+
+def test__channel_down__after_a_single_failure__another_kind_is_still_tried(clock):
+    bench = Bench(clock, max_errors=1)
+    bench.send("bad", ok=False)
+    assert bench.channel_state() is OPEN
+    assert bench.send("good", ok=True) is True
+    assert bench.channel_state() is CLOSED
 
 
 def test__channel__has_delivered_since__messages_of_a_failing_kind_are_not_held_back(bench):

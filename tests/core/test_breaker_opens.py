@@ -1,11 +1,12 @@
 """When a circuit opens: the six rules, each exactly where it begins."""
 
 import pytest
-from core_parts import CLOSED, COOLDOWN, MAX_CIRCUITS, OPEN, OUT, TTS, WINDOW, Bench, Processor
 
 from pipecat_circuit_breaker._core.breaker import EVERYONE
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN
 from pipecat_circuit_breaker.incident import Trigger
+from tests.core.core_parts import CLOSED, COOLDOWN, MAX_CIRCUITS, OPEN, OUT, TTS, WINDOW, Bench
+from tests.support.core import Processor
 
 
 def rotating(bench, n, *, secs=0.0, first=0, processor=TTS):
@@ -61,7 +62,7 @@ def test__errors__one_error_is_too_many__first_opens(clock):
 
 
 def test__errors__one_fails_at_what_it_handled__is_known_of_the_circuit(bench):
-    # That is what its quiet is measured with, see test_breaker_recovers.py.
+    # That is what its quiet is measured with, see test_breaker_recovers_errors.py.
     bench.errors(3, handled="AudioFrame")
     bench.clock.advance(COOLDOWN)
     bench.breaker.used(TTS.id, "TextFrame")

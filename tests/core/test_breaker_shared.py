@@ -3,7 +3,15 @@
 from dataclasses import dataclass, field
 
 import pytest
-from core_parts import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipecat_circuit_breaker._core.circuits import Mode
+from pipecat_circuit_breaker._core.news import Change
+from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
+from pipecat_circuit_breaker.incident import Ending, Trigger
+from pipecat_circuit_breaker.testing import Clock
+from tests.core.core_parts import (
     CHANNEL_COOLDOWN,
     CLOSED,
     COOLDOWN,
@@ -14,14 +22,6 @@ from core_parts import (
     WINDOW,
     Bench,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from pipecat_circuit_breaker._core.circuits import Mode
-from pipecat_circuit_breaker._core.news import Change
-from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
-from pipecat_circuit_breaker.incident import Ending, Trigger
-from pipecat_circuit_breaker.testing import Clock
 
 WAIT = 20.0
 E = Origin.of(TTS, "E")
@@ -232,6 +232,20 @@ def test__channel_known_to_be_down__message_of_another_kind__is_still_tried(benc
     send(bench, ok=False)
     assert send(bench, ok=True, kind="other") is True
     assert bench.channel_state() is CLOSED
+
+
+def test__channel_opened_as_the_fleet_knew__its_failure_is_no_evidence_of_its_own(bench, fleet):
+    fleet.out[DOWN] = WAIT
+    send(bench, ok=False)
+    assert fleet.told == [(DOWN, False)]
+
+
+def test__over_in_fleet__one_of_them_has_no_circuit_here__the_others_close(bench, fleet):
+    bench.errors(MAX_ERRORS)
+    assert bench.state() is OPEN
+    bench.breaker.over_in_fleet([Origin.of(TTS, "never failed"), E])
+    assert bench.state() is CLOSED
+    assert [each.ending for each in bench.told() if each.ending] == [Ending.RECOVERED]
 
 
 def test__channel_down_by_own_evidence__votes(bench, fleet):

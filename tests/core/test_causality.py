@@ -8,12 +8,13 @@ import gc
 from contextvars import Context, copy_context
 
 import pytest
-from core_parts import MAX_TEXT, WINDOW, Frame, Notice, Processor
 from loguru import logger
 
 from pipecat_circuit_breaker._core import causality
 from pipecat_circuit_breaker._core.causality import Causality
 from pipecat_circuit_breaker._core.origin import Origin
+from tests.core.core_parts import MAX_TEXT, WINDOW, Notice
+from tests.support.core import Frame, Processor
 
 A, B, C = Processor("A"), Processor("B"), Processor("C")
 FAILURE = Origin.of(A, "E")

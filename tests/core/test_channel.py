@@ -1,10 +1,10 @@
 """What is known of a channel, and of the output that it belongs to."""
 
 import pytest
-from core_parts import OUT, guarded_for
 
 from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.channel import Channel, Output
+from tests.core.core_parts import OUT, guarded_for
 
 
 @pytest.fixture

@@ -1,9 +1,17 @@
 """The state machine, read as a specification."""
 
 import pytest
-from core_parts import CLOSED, COOLDOWN, HALF_OPEN, MAX_ERRORS, OPEN, WINDOW, settings_for
 
 from pipecat_circuit_breaker._core.circuit import Admission, Circuit, Reason, Transition
+from tests.core.core_parts import (
+    CLOSED,
+    COOLDOWN,
+    HALF_OPEN,
+    MAX_ERRORS,
+    OPEN,
+    WINDOW,
+    settings_for,
+)
 
 
 class CircuitBench:

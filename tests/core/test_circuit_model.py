@@ -2,12 +2,12 @@
 
 import math
 
-from core_parts import CLOSED, HALF_OPEN, OPEN
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pipecat_circuit_breaker._core.circuit import Admission, Circuit, Reason, Settings
+from tests.core.core_parts import CLOSED, HALF_OPEN, OPEN
 
 MAX_ERRORS, WINDOW, PROBE_TIMEOUT, QUIET = 3, 10, 4, 6
 

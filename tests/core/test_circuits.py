@@ -1,10 +1,10 @@
 """The registry of circuits: by origin, by processor, and which of them makes room."""
 
 import pytest
-from core_parts import COOLDOWN, OUT, TTS, guarded_for
 
 from pipecat_circuit_breaker._core.circuits import Circuits
 from pipecat_circuit_breaker._core.origin import ANY_KIND, CHANNEL_DOWN, LOG_ECHO, Origin
+from tests.core.core_parts import COOLDOWN, OUT, TTS, guarded_for
 
 
 @pytest.fixture

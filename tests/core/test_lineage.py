@@ -4,10 +4,11 @@ import copy
 import gc
 
 import pytest
-from core_parts import MAX_TEXT, WINDOW, Frame, Notice, Processor
 
 from pipecat_circuit_breaker._core.causality import Causality, descend
 from pipecat_circuit_breaker._core.origin import Origin
+from tests.core.core_parts import MAX_TEXT, WINDOW, Notice
+from tests.support.core import Frame, Processor
 
 A, B, C = Processor("A"), Processor("B"), Processor("C")
 

@@ -3,7 +3,6 @@
 from types import TracebackType
 
 import pytest
-from core_parts import OUT, TTS, Processor
 
 from pipecat_circuit_breaker._core.origin import (
     ANY_KIND,
@@ -12,6 +11,8 @@ from pipecat_circuit_breaker._core.origin import (
     place_of_failure,
 )
 from pipecat_circuit_breaker._core.remarks import opened
+from tests.core.core_parts import OUT, TTS
+from tests.support.core import Processor
 
 
 class Odd(Exception):

@@ -1,13 +1,13 @@
 """One outage, one incident: a channel, and the errors that its failed deliveries make."""
 
 import pytest
-from core_parts import CHANNEL_COOLDOWN, CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, TTS
 
 from pipecat_circuit_breaker._core.circuit import Reason
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.news import Change
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.incident import AdviceKind, Ending, ProbeOutcome, Trigger
+from tests.core.core_parts import CHANNEL_COOLDOWN, CLOSED, COOLDOWN, HALF_OPEN, OPEN, OUT, TTS
 
 DOWN = Trigger.CHANNEL_DOWN
 

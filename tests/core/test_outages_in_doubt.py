@@ -1,12 +1,12 @@
 """An outage of a transport that is watched is told a little later: its client may have hung up."""
 
 import pytest
-from core_parts import CHANNEL_COOLDOWN, CLOSED, MAX_ERRORS, OPEN, OUT, RTVI, TTS, Bench
 
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.news import Change
 from pipecat_circuit_breaker._core.origin import CHANNEL_DOWN, Origin
 from pipecat_circuit_breaker.incident import Ending, ProbeOutcome, Trigger
+from tests.core.core_parts import CHANNEL_COOLDOWN, CLOSED, MAX_ERRORS, OPEN, OUT, RTVI, TTS, Bench
 
 GRACE = 2.0
 

@@ -67,7 +67,7 @@ class Conversation:
     def round(self, *results, asks=True):
         """The model calls as many tools at once, and is asked again."""
         ids = [f"call-{len(self.messages)}-{n}" for n in range(len(results))]
-        self.rounds.called({id: (RAISED,) for id in ids}, ["book"] * len(ids))
+        self.rounds.called(dict.fromkeys(ids, (RAISED,)), ["book"] * len(ids))
         for id, content in zip(ids, results, strict=True):
             self.messages += [call(id), result(id, content)]
         if asks:
@@ -409,3 +409,21 @@ def test__cancelled_by_an_interruption__blames_nobody():
     talk.round("CANCELLED")
 
     assert talk.counts == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("messages", "begins"),
+    [
+        ([{"role": "user", "content": "hi"}], True),
+        ([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "so"}], True),
+        ([{"role": "user", "content": "hi"}, {"role": "tool", "content": "done"}], False),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], False),
+        ([{"role": "user", "content": [{"type": "text"}]}], True),
+        ([], False),
+    ],
+)
+def test__asked__not_known_by_whom__what_stands_last_says_whether_a_turn_begins(messages, begins):
+    rounds = ToolRounds(10, None)
+    rounds.called({"a": ()}, ["book"])
+    rounds.asked(messages, by_user=False)
+    assert rounds.rounds == (0 if begins else 1)

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from cut_parts import Guard, Storm
 from pipecat.bus import AsyncQueueBus
 from pipecat.bus.bridge_processor import BusBridgeProcessor
 from pipecat.bus.bus import WorkerBus
@@ -17,8 +16,11 @@ from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
-from bot import settle
 from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing.running import running_workers
+from tests.cut.cut_parts import Storm
+from tests.support.guard import Guard
+from tests.support.parts import settle
 
 
 class JSONBus(WorkerBus):
@@ -107,19 +109,8 @@ async def bots(
     ]
     workers = [main, *others]
     seen = Bots(main, others, breakers)
-    started: list[Any] = []
     for worker in workers:
-        worker.add_event_handler("on_pipeline_started", lambda *_: started.append(1))
         worker.add_event_handler("on_pipeline_error", lambda _, e: seen.errors.append(e.error))
-    runner = WorkerRunner(bus=bus, handle_sigint=False)
-    await runner.add_workers(*workers)
-    run = asyncio.create_task(runner.run())
-    try:
-        async with asyncio.timeout(20):
-            while len(started) < len(workers):
-                await asyncio.sleep(0)
+    async with running_workers(*workers, runner=WorkerRunner(bus=bus, handle_sigint=False)):
         await settle()
         yield seen
-    finally:
-        await runner.cancel()
-        await asyncio.wait_for(run, 20)

@@ -1,7 +1,8 @@
 """What each of these tests has: a storm that is counted."""
 
 import pytest
-from cut_parts import Storm
+
+from tests.cut.cut_parts import Storm
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from bot import Output
-from support.guard import MAX_ERRORS, Guard  # noqa: F401  # for the tests
-from support.parts import On  # noqa: F401  # for the tests
+from pipecat_circuit_breaker.testing import Output
+from tests.support.guard import Guard
 
 #: Turns after which a storm is a storm. It then ends by itself.
 CAP = 300

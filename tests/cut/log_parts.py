@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from cut_parts import Guard, Storm, message
 from fastapi import FastAPI, WebSocket
 from loguru import logger
 from pipecat.frames.frames import Frame
@@ -20,8 +19,10 @@ from pipecat.serializers.base_serializer import FrameSerializer
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
 from websockets.asyncio.client import connect
 
-from bot import Output, running
-from releases.livekit_room import livekit_bot
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import Storm, message
+from tests.releases.livekit_room import livekit_bot
+from tests.support.guard import Guard
 
 #
 # Transports

@@ -5,7 +5,6 @@ import tracemalloc
 from contextlib import contextmanager
 
 import pytest
-from cut_parts import On, heard
 from pipecat.frames.frames import (
     InputTransportMessageFrame,
     OutputTransportMessageUrgentFrame,
@@ -13,8 +12,10 @@ from pipecat.frames.frames import (
 )
 from pipecat.transports.livekit.transport import LiveKitOutputTransportMessageUrgentFrame
 
-from bot import Output, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import heard
+from tests.support.parts import On, settle
 
 MEGABYTE = 2**20
 RELAYED = 300

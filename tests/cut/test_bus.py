@@ -5,12 +5,13 @@ A bus that serialises drops who failed and how, and makes a new frame of each.
 """
 
 import pytest
-from bus_parts import BUSES, bots
-from cut_parts import DeadOutput, On, Storm, message, raises
 from pipecat.frames.frames import ErrorFrame, TextFrame
 from pipecat.processors.frame_processor import FrameDirection
 
-from bot import Output, settle
+from pipecat_circuit_breaker.testing import Output
+from tests.cut.bus_parts import BUSES, bots
+from tests.cut.cut_parts import DeadOutput, Storm, message, raises
+from tests.support.parts import On, settle
 
 #: What all applications together hear of.
 AT_MOST = 40

@@ -1,7 +1,6 @@
 """Errors that are pushed downstream, where a notifier near the output hears of them."""
 
 import pytest
-from cut_parts import DeadOutput, On, Storm, message
 from pipecat.frames.frames import (
     ErrorFrame,
     InputAudioRawFrame,
@@ -10,7 +9,9 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from bot import Output, of_type, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import DeadOutput, Storm, message
+from tests.support.parts import On, of_type, settle
 
 AT_MOST = 10
 CHUNKS = 150

@@ -1,10 +1,11 @@
 """A handler of a processor's own `on_error` event: pipecat calls it before the error travels."""
 
 import pytest
-from cut_parts import TTS, DeadOutput, On, heard, message, raises
 from pipecat.frames.frames import ErrorFrame, TextFrame, TTSSpeakFrame
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import TTS, DeadOutput, heard, message, raises
+from tests.support.parts import On, settle
 
 AT_MOST = 10
 

@@ -1,13 +1,14 @@
 """Loops inside of a switcher, whose strategy has to hear every error: told, and not cut."""
 
 import pytest
-from cut_parts import TTS, Guard
 from pipecat.frames.frames import TTSSpeakFrame
 from pipecat.pipeline.service_switcher import ServiceSwitcher, ServiceSwitcherStrategyManual
 from pipecat.processors.frame_processor import FrameDirection
 
-from bot import Output, running
 from pipecat_circuit_breaker import Trigger
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import TTS
+from tests.support.guard import Guard
 
 
 class AtAnyError(ServiceSwitcherStrategyManual):

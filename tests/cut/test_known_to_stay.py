@@ -1,7 +1,6 @@
 """Loops over a channel that is healthy: they cannot be told from a heartbeat, so none is cut."""
 
 import pytest
-from cut_parts import Storm, message, own_lines
 from pipecat.frames.frames import (
     InputTransportMessageFrame,
     MetricsFrame,
@@ -10,7 +9,9 @@ from pipecat.frames.frames import (
 from pipecat.metrics.metrics import TTFBMetricsData
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import Storm, message, own_lines
+from tests.support.parts import settle
 
 #: So long a chain in which nothing fails is told.
 DEPTH = 1_000

@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from cut_parts import message
-from log_parts import FORWARDERS, TRANSPORTS, Pushes, plain_output, pushed, queued
 from loguru import logger
 
-from bot import settle
+from tests.cut.cut_parts import message
+from tests.cut.log_parts import FORWARDERS, TRANSPORTS, Pushes, plain_output, pushed, queued
+from tests.support.parts import settle
 
 #: Nobody reports an error here: it takes a few turns to know them for a loop.
 AT_MOST = 40

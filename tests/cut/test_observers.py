@@ -2,11 +2,11 @@
 
 import asyncio
 
-from cut_parts import DeadOutput, message, raises
 from pipecat.frames.frames import ErrorFrame
 from pipecat.observers.base_observer import BaseObserver, FramePushed
 
-from bot import running
+from pipecat_circuit_breaker.testing import running
+from tests.cut.cut_parts import DeadOutput, message, raises
 
 AT_MOST = 10
 

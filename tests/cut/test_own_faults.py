@@ -4,7 +4,6 @@ import asyncio
 import gc
 
 import pytest
-from cut_parts import MAX_ERRORS, On, message
 from loguru import logger
 from pipecat.frames.frames import (
     ErrorFrame,
@@ -16,7 +15,6 @@ from pipecat.frames.frames import (
 from pipecat.processors.frame_processor import FrameDirection
 from tenacity import stop_after_attempt, wait_fixed
 
-from bot import Output, Tap, running, settle
 from pipecat_circuit_breaker import (
     CircuitBreakerFrame,
     CircuitBreakerParams,
@@ -26,6 +24,10 @@ from pipecat_circuit_breaker import (
     GiveUpPolicy,
     ProbeOutcome,
 )
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import message
+from tests.support.guard import MAX_ERRORS
+from tests.support.parts import On, Tap, settle
 
 COOLDOWN = 5.0
 

@@ -1,11 +1,12 @@
 """One `ErrorFrame` object that is pushed again and again: each push is a new failure."""
 
 import pytest
-from cut_parts import DeadOutput, On
 from pipecat.frames.frames import ErrorFrame, InputAudioRawFrame, TextFrame
 from pipecat.processors.frame_processor import FrameDirection
 
-from bot import Output, of_type, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import DeadOutput
+from tests.support.parts import On, of_type, settle
 
 #: Failures of one origin that open its circuit, and what is under way then.
 AT_MOST = 10

@@ -4,13 +4,14 @@ import copy
 import re
 
 import pytest
-from cut_parts import DeadOutput, logs, message, raises
-from log_parts import Pushes, pushed
 from pipecat.frames.frames import OutputTransportMessageFrame, OutputTransportMessageUrgentFrame
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.processors.frameworks.rtvi import RTVIObserverParams
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import DeadOutput, logs, message, raises
+from tests.cut.log_parts import Pushes, pushed
+from tests.support.parts import settle
 
 AT_MOST = 60
 

@@ -1,11 +1,12 @@
 """A handler that hears of an error, puts it into words of its own, and reports it as another."""
 
 import pytest
-from cut_parts import On, heard, own_lines, word
 from pipecat.frames.frames import ErrorFrame, TextFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import heard, own_lines, word
+from tests.support.parts import On, settle
 
 #: Failures of one lineage that are a loop, and what one that says so sets off.
 AT_MOST = 10

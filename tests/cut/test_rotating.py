@@ -5,12 +5,13 @@ import itertools
 from contextlib import asynccontextmanager
 
 import pytest
-from cut_parts import TTS, On, word
 from pipecat.frames.frames import ErrorFrame, TextFrame, TTSSpeakFrame
 from pipecat.processors.consumer_processor import ConsumerProcessor
 from pipecat.processors.producer_processor import ProducerProcessor
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import TTS, word
+from tests.support.parts import On, settle
 
 #: Four times `max_errors` errors of one processor are too many, whatever they say, and an answer
 #: to each may be under way.

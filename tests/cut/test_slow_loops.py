@@ -1,7 +1,6 @@
 """Chains that turn so slowly that no window ever fills. The clock moves in the part that fails."""
 
 import pytest
-from cut_parts import TTS, On
 from pipecat.frames.frames import (
     LLMContextFrame,
     LLMFullResponseEndFrame,
@@ -16,7 +15,9 @@ from pipecat.processors.aggregators.llm_response_universal import LLMContextAggr
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.llm_service import LLMService
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.cut.cut_parts import TTS
+from tests.support.parts import On, settle
 
 #: Seconds that a turn takes; five of them are more than a window.
 TURN_SECS = 2.6

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from support.jumping import Jumping
+from tests.support.jumping import Jumping
 
 
 @pytest.fixture

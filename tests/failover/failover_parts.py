@@ -18,8 +18,9 @@ from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import FunctionCallFromLLM, LLMService
 from pipecat.services.settings import LLMSettings
 
-from bot import Tap, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import running
+from tests.support.parts import Tap, settle
 
 #: What a script may say beside a text.
 HANG, FAIL = object(), object()
@@ -127,6 +128,11 @@ def words(text):
     return [word + " " for word in text.split()]
 
 
+HEARD = "I am here. What can I do for you today?"
+GOOD = words(HEARD)
+SECOND = "This is the second one. It works."
+
+
 class Ear(Tap):
     """What leaves the switcher."""
 
@@ -211,3 +217,8 @@ async def passed(secs):
 
 
 DOWNSTREAM = FrameDirection.DOWNSTREAM
+
+
+def first_fails(*scripts):
+    """A first service that follows these scripts, and a second one that answers well."""
+    return Scripted("first", *scripts), Scripted("second", GOOD)

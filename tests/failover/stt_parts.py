@@ -28,16 +28,11 @@ from pipecat.services.openai.stt import OpenAISTTService
 from pipecat.services.soniox.stt import SonioxSTTService
 from websockets.asyncio.server import serve
 
-from bot import Tap, running
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import EVENTS
+from tests.support.parts import Tap
 
-EVENTS = {
-    "on_service_failed": "failed",
-    "on_service_recovered": "recovered",
-    "on_request_lost": "lost",
-    "on_outage": "outage",
-    "on_outage_over": "outage over",
-}
 PIECE = 640  # bytes of 20 ms at 16 kHz
 
 
@@ -292,3 +287,29 @@ async def calling(*servers, **settings):
         call = Call(services, servers=servers, **settings)
         call.worker = await stack.enter_async_context(running(*call.line))
         yield call
+
+
+#: The services of a bot, first and second, by how they speak with their servers.
+SORTS = {
+    "sockets": (Soniox, Soniox),
+    "http": (Whisper, Whisper),
+    "socket, http": (Soniox, Whisper),
+    "http, socket": (Whisper, Soniox),
+}
+
+
+def pair(sort):
+    return [kind() for kind in SORTS[sort]]
+
+
+def kill(server):
+    server.kills_at = "2.5"
+
+
+def err(server, at="2.5"):
+    server.errs_at = at
+
+
+def refuse(server):
+    server.kills_at = "2.5"
+    server.refuses = True

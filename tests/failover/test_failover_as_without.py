@@ -3,20 +3,6 @@
 import asyncio
 
 import pytest
-from failover_parts import (
-    DOWNSTREAM,
-    FAIL,
-    HANG,
-    PIECE,
-    Bot,
-    Call,
-    Ear,
-    Pause,
-    Push,
-    Rich,
-    passed,
-    words,
-)
 from pipecat.frames.frames import (
     ErrorFrame,
     InterruptionFrame,
@@ -34,8 +20,23 @@ from pipecat.frames.frames import (
 from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.processors.aggregators.llm_context import LLMContext
 
-from bot import Tap, running
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import (
+    DOWNSTREAM,
+    FAIL,
+    HANG,
+    PIECE,
+    Bot,
+    Call,
+    Ear,
+    Pause,
+    Push,
+    Rich,
+    passed,
+    words,
+)
+from tests.support.parts import Tap
 
 pytestmark = pytest.mark.releases
 

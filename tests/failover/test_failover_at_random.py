@@ -5,12 +5,13 @@ import os
 import random
 
 import pytest
-from failover_parts import HANG, passed
-from stt_parts import Soniox, Whisper
-from stt_parts import calling as listening
-from test_failover_tts import RAISES, REPORTS, YIELDS, Speaks
-from test_failover_tts_sockets import calling
-from tts_provider import CLOSES, DROPS, EMPTY, ERROR, SILENT, WELL, Cartesia
+
+from tests.failover.failover_parts import HANG, passed
+from tests.failover.stt_parts import Soniox, Whisper
+from tests.failover.stt_parts import calling as listening
+from tests.failover.test_failover_tts import RAISES, REPORTS, YIELDS, Speaks
+from tests.failover.test_failover_tts_sockets import calling
+from tests.failover.tts_provider import CLOSES, DROPS, EMPTY, ERROR, SILENT, WELL, Cartesia
 
 pytestmark = pytest.mark.releases
 

@@ -1,14 +1,15 @@
 """What a failover costs a frame of sound, counted."""
 
 import pytest
-from failover_parts import Scripted, words
 from pipecat.frames.frames import InputAudioRawFrame
 from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.pipeline.service_switcher import ServiceSwitcher
 from pipecat.services.stt_service import STTService
 
-from bot import Tap, running, settle
 from pipecat_circuit_breaker import CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import Scripted, words
+from tests.support.parts import Tap, settle
 
 pytest.importorskip("pipecat.pipeline.worker", reason="what counts calls is written for 1.3")
 from benchmarks.calls import CallCounter

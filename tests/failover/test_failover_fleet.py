@@ -4,14 +4,14 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from failover_parts import FAIL, Bot, Scripted, passed, words
 from pipecat.frames.frames import ManuallySwitchServiceFrame
-from stt_parts import Soniox, Whisper, calling, whole
 
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.fleet.sharing import service_name
 from pipecat_circuit_breaker.fleet.store import Report, StoreUnavailable
+from tests.failover.failover_parts import FAIL, Bot, Scripted, passed, words
+from tests.failover.stt_parts import Soniox, Whisper, calling, whole
 
 pytestmark = pytest.mark.releases
 

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from failover_parts import FAIL, Bot, Scripted, passed, words
 from pipecat.frames.frames import LLMContextFrame, ManuallySwitchServiceFrame, TTSSpeakFrame
-from test_failover_tts import BREAKS, Speaks
-from test_failover_tts import Bot as Speaking
 
-from bot import running
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import FAIL, Bot, Scripted, passed, words
+from tests.failover.test_failover_tts import BREAKS, Speaks
+from tests.failover.test_failover_tts import Bot as Speaking
 
 pytestmark = pytest.mark.releases
 

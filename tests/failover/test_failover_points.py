@@ -9,11 +9,12 @@ import asyncio
 import os
 
 import pytest
-from failover_parts import FAIL, HANG, Bot, Call, Pause, Scripted, passed, words
 from pipecat.frames.frames import EndFrame, InterruptionFrame
 from pipecat.processors.frame_processor import FrameDirection
 
-from bot import ended, settle
+from pipecat_circuit_breaker.testing import ended
+from tests.failover.failover_parts import FAIL, HANG, Bot, Call, Pause, Scripted, passed, words
+from tests.support.parts import settle
 
 pytestmark = pytest.mark.releases
 

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from failover_parts import Ear, passed
 from pipecat.frames.frames import LLMContextFrame
 from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.processors.aggregators.llm_context import LLMContext
 
-from bot import running
 from pipecat_circuit_breaker import CircuitBreakerProcessor
-from tool_bot import Model, llm_at
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import Ear, passed
+from tests.support.tool_bot import Model, llm_at
 
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 ASKS = {"role": "user", "content": [{"type": "text", "text": "what is it?"}, PICTURE]}

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from failover_parts import Ear
 from pipecat.frames.frames import LLMContextFrame
 from pipecat.pipeline.llm_switcher import LLMSwitcher
 from pipecat.services.openai.responses import llm as responses
 
-from bot import running
 from pipecat_circuit_breaker import CircuitBreakerProcessor
-from tool_bot import context_with_tools
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import Ear
+from tests.support.tool_bot import context_with_tools
 
 #: 0.0.108 has no service with a socket, and no name for the other.
 _Service = getattr(responses, "OpenAIResponsesHttpLLMService", responses.OpenAIResponsesLLMService)

@@ -1,9 +1,10 @@
 """Tools that a shadow request calls are not run, and are no rounds of the turn that goes on."""
 
 import pytest
-from failover_parts import FAIL, Bot, Call, Scripted, passed
 from pipecat.frames.frames import LLMContextFrame
 from tenacity import wait_fixed
+
+from tests.failover.failover_parts import FAIL, Bot, Call, Scripted, passed
 
 pytestmark = pytest.mark.releases
 

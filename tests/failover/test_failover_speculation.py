@@ -1,13 +1,14 @@
 """An answer before it is certain that the user has finished (pipecat 1.12)."""
 
 import pytest
-from failover_parts import DOWNSTREAM, FAIL, HANG, Bot, Rich, Scripted, passed, words
 from pipecat.frames.frames import (
     LLMContextFrame,
     LLMTextFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
+
+from tests.failover.failover_parts import DOWNSTREAM, FAIL, HANG, Bot, Rich, Scripted, passed, words
 
 pytest.importorskip("pipecat.turns.speculation_gate", reason="no release before 1.12")
 

@@ -10,7 +10,6 @@ import asyncio
 import os
 
 import pytest
-from failover_parts import passed
 from pipecat.frames.frames import (
     EndFrame,
     InputAudioRawFrame,
@@ -18,9 +17,11 @@ from pipecat.frames.frames import (
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from stt_parts import Soniox, Whisper, calling, piece, whole
 
-from bot import ended, settle
+from pipecat_circuit_breaker.testing import ended
+from tests.failover.failover_parts import passed
+from tests.failover.stt_parts import Soniox, Whisper, calling, piece, whole
+from tests.support.parts import settle
 
 pytestmark = pytest.mark.releases
 

@@ -4,14 +4,15 @@ import asyncio
 from contextlib import contextmanager
 
 import pytest
-from failover_parts import FAIL, HANG, Bot, Scripted, passed, words
 from loguru import logger
 from pipecat.frames.frames import ErrorFrame, OutputAudioRawFrame
 from pipecat.pipeline.service_switcher import ServiceSwitcherStrategyFailover
 from pipecat.processors.frame_processor import FrameDirection
 
-from bot import running, settle
 from pipecat_circuit_breaker import CircuitState, Ending, Mode, ProbeOutcome, Trigger
+from pipecat_circuit_breaker.testing import running
+from tests.failover.failover_parts import FAIL, HANG, Bot, Scripted, passed, words
+from tests.support.parts import settle
 
 pytestmark = pytest.mark.releases
 

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from failover_parts import EVENTS, FAIL, HANG, passed
 from pipecat.frames.frames import (
     BotStoppedSpeakingFrame,
     ErrorFrame,
@@ -28,8 +27,10 @@ from pipecat.services.settings import TTSSettings
 from pipecat.services.tts_service import TTSService
 from tenacity import wait_fixed
 
-from bot import Tap, ended, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, Mode
+from pipecat_circuit_breaker.testing import ended, running
+from tests.failover.failover_parts import EVENTS, FAIL, HANG, passed
+from tests.support.parts import Tap, settle
 
 pytestmark = pytest.mark.releases
 

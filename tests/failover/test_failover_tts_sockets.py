@@ -1,6 +1,6 @@
 """Real classes of pipecat above real sockets: each sentence whole, once, and once in the context.
 
-On every release where the class tells the end of a text; see docs/failover.md.
+On every release where the class tells the end of a text; see docs/how-to/fail-over.md.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from importlib import import_module
 from importlib.metadata import version
 
 import pytest
-from failover_parts import HANG, passed
 from pipecat.frames.frames import (
     InterruptionFrame,
     LLMFullResponseEndFrame,
@@ -25,8 +24,12 @@ from pipecat.frames.frames import (
 from pipecat.pipeline.service_switcher import ServiceSwitcher
 from pipecat.services.cartesia.tts import CartesiaTTSService
 from tenacity import wait_fixed
-from test_failover_tts import RAISES, REPORTS, YIELDS, Bot, Speaks
-from tts_provider import (
+
+from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode
+from pipecat_circuit_breaker.testing import ended, running
+from tests.failover.failover_parts import HANG, passed
+from tests.failover.test_failover_tts import RAISES, REPORTS, YIELDS, Bot, Speaks
+from tests.failover.tts_provider import (
     BREAKS,
     CLOSES,
     DROPS,
@@ -43,9 +46,7 @@ from tts_provider import (
     ElevenLabs,
     Endless,
 )
-
-from bot import ended, running, settle
-from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode
+from tests.support.parts import settle
 
 pytestmark = pytest.mark.releases
 

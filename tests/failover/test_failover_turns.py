@@ -1,6 +1,5 @@
 """Services that judge whether the user has finished, by the first character of an answer."""
 
-from failover_parts import FAIL, Bot, Rich, passed, words
 from pipecat.frames.frames import (
     LLMTextFrame,
     UserStartedSpeakingFrame,
@@ -10,6 +9,8 @@ from pipecat.frames.frames import (
 from pipecat.turns.user_turn_completion_mixin import USER_TURN_COMPLETE_MARKER as DONE
 from pipecat.turns.user_turn_completion_mixin import USER_TURN_INCOMPLETE_SHORT_MARKER as SHORT
 from tenacity import wait_fixed
+
+from tests.failover.failover_parts import FAIL, Bot, Rich, passed, words
 
 HEARD = "I am here. What can I do for you today?"
 GOOD = words(HEARD)

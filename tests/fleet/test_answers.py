@@ -37,9 +37,10 @@ from pipecat.services.settings import LLMSettings, TTSSettings
 from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TTSService
 
-from bot import Tap, running
 from pipecat_circuit_breaker.fleet import answers
-from support.jumping import Jumping
+from pipecat_circuit_breaker.testing import running
+from tests.support.jumping import Jumping
+from tests.support.parts import Tap
 
 pytestmark = pytest.mark.releases
 

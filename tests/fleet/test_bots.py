@@ -16,12 +16,13 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings
 
-from bot import Failing, Output, Tap, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
 from pipecat_circuit_breaker.incident import Ending, Trigger
-from support.jumping import Jumping
+from pipecat_circuit_breaker.testing import Output, running
+from tests.support.jumping import Jumping
+from tests.support.parts import Failing, Tap, settle
 
 pytestmark = pytest.mark.releases
 

@@ -6,12 +6,11 @@ request for the server that held it up would hold it up for a second.
 
 import time
 
-import pod_bots
 import pytest
-import servers
 
 from pipecat_circuit_breaker.fleet import Outage
 from pipecat_circuit_breaker.fleet.record import RECORD_VERSION
+from tests.fleet import pod_bots, servers
 
 pytestmark = servers.once
 

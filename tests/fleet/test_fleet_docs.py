@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pipecat_circuit_breaker.fleet import FleetParams, redis
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 
 
 def rows(page, heading):
@@ -21,7 +21,7 @@ def rows(page, heading):
     ]
 
 
-SETTINGS = rows("fleet.md", "Settings")
+SETTINGS = rows("run-a-fleet.md", "Settings")
 
 
 def test__settings__are_all_in_the_table():
@@ -36,7 +36,7 @@ def test__default_of_a_setting__is_that_of_the_table(row):
 
 
 def test__most_instances__are_those_of_the_table():
-    most = int(dict((row[0], row[2]) for row in SETTINGS)["`min_instances`"].rpartition(" ")[2])
+    most = int({row[0]: row[2] for row in SETTINGS}["`min_instances`"].rpartition(" ")[2])
     FleetParams(min_instances=most)
     with pytest.raises(ValidationError):
         FleetParams(min_instances=most + 1)
@@ -46,4 +46,4 @@ def test__least_rights__are_those_that_the_store_needs():
     def words(text):
         return re.search(r"ACL SETUSER .*?\+ping", text, re.DOTALL)[0].split()
 
-    assert words((DOCS / "fleet-operations.md").read_text()) == words(redis.__doc__)
+    assert words((DOCS / "operate-a-fleet.md").read_text()) == words(redis.__doc__)

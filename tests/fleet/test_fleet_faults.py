@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 
 import pytest
-import servers
-from fleet_parts import KEY, Voice
 
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams
+from tests.fleet import servers
+from tests.fleet.fleet_parts import KEY, Voice
 
 #: Seconds in which all have to be alone: two requests that take too long, and a poll.
 ALONE_SECS = 9.0

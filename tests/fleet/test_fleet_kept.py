@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
-from fleet_parts import KEY, Process, outage
 from loguru import logger
 
 from pipecat_circuit_breaker.fleet.incident import FleetIncident
@@ -15,6 +14,7 @@ from pipecat_circuit_breaker.logs import log_fleet
 from pipecat_circuit_breaker.show.app import show
 from pipecat_circuit_breaker.show.page import page
 from pipecat_circuit_breaker.show.read import incidents_of
+from tests.fleet.fleet_parts import KEY, Process, outage
 
 OPENED = 1_790_000_000.0
 ENDED = {
@@ -170,8 +170,8 @@ def test__show__by_hand__who_and_why():
 
 
 def test__show__a_bots_and_a_fleets_in_one_file__in_the_order_in_which_they_began():
-    from test_show import OPENED as BOTS_OPENED
-    from test_show import incident_of
+    from tests.command_line.test_show import OPENED as BOTS_OPENED
+    from tests.command_line.test_show import incident_of
 
     before = of(at=BOTS_OPENED.timestamp() - 60, seen_at=BOTS_OPENED.timestamp())
     text = told(incident_of(), before)

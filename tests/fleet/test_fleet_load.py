@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-import servers
+
+from tests.fleet import servers
 
 redis = pytest.importorskip("redis")
 
@@ -15,6 +16,7 @@ from benchmarks.fleet_load.bots import Plan, Told  # noqa: E402
 from benchmarks.fleet_load.report import Paper, problems, write  # noqa: E402
 from benchmarks.fleet_load.server import Sample  # noqa: E402
 from benchmarks.fleet_load.trial import Outcome, Phase, _overlaps, run  # noqa: E402
+from benchmarks.folders import Folders  # noqa: E402
 from benchmarks.machine import Machine  # noqa: E402
 
 pytestmark = servers.once
@@ -49,7 +51,7 @@ def test__quick__commands_are_bounded(outcome):
 
 
 def test__quick__page_written__figures_and_paper(outcome, tmp_path):
-    page = write(tmp_path, Machine.here(), [outcome])
+    page = write(Folders.both(tmp_path), Machine.here(), [outcome])
     text = page.read_text()
     assert "| bots | 200 |" in text and "## 100,000 bots, on paper" in text
     figures = json.loads((tmp_path / "fleet-load.json").read_text())
@@ -60,7 +62,7 @@ def test__quick__page_written__figures_and_paper(outcome, tmp_path):
 def test__no_server__says_so(monkeypatch):
     monkeypatch.setattr(command, "program", lambda: None)
     console = Console(record=True, quiet=True)
-    assert command.measure(console, quick=True, folder=None) == 2
+    assert command.measure(console, quick=True, folders=None) == 2
 
 
 def sample(at, **fields):

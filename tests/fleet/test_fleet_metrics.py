@@ -6,13 +6,13 @@ import pytest
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
 
-from fleet_parts import KEY, Process, outage
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
 from pipecat_circuit_breaker.instrumentation import instrument_fleet
 from pipecat_circuit_breaker.instrumentation.opentelemetry_fleet import _origin
+from tests.fleet.fleet_parts import KEY, Process, outage
 
 NAME = "pipecat.circuit_breaker.fleet"
 

@@ -4,7 +4,6 @@ import json
 from io import StringIO
 
 import pytest
-from fleet_parts import outage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -14,6 +13,7 @@ from pipecat_circuit_breaker.fleet.store import Knowledge
 from pipecat_circuit_breaker.fleet_console.follow import Sight
 from pipecat_circuit_breaker.fleet_console.report import document, status
 from pipecat_circuit_breaker.fleet_console.table import board
+from tests.fleet.fleet_parts import outage
 
 NOW = 1_790_000_000.0
 KEY = "OpenAILLMService[eu]: APIConnectionError in openai._base_client:request"
@@ -162,7 +162,7 @@ _COUNTS = st.integers(0, 2**53)
     ),
     seen_at=_SECS,
     counts=st.fixed_dictionaries(
-        {name: _COUNTS for name in ("failures", "bots", "openings", "lost_probes")}
+        dict.fromkeys(("failures", "bots", "openings", "lost_probes"), _COUNTS)
     ),
     key=st.text(min_size=1),
     width=st.integers(80, 140),

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from fleet_parts import KEY, FakeStore, Time, outage
 
 from pipecat_circuit_breaker.fleet.store import StoreUnavailable
 from pipecat_circuit_breaker.fleet_console.follow import (
@@ -13,6 +12,7 @@ from pipecat_circuit_breaker.fleet_console.follow import (
     Follower,
     look,
 )
+from tests.fleet.fleet_parts import KEY, FakeStore, Time, outage
 
 
 @pytest.fixture

@@ -15,11 +15,12 @@ from pipecat.frames.frames import (
     TTSSpeakFrame,
 )
 
-from bot import Failing, Output, Tap, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
 from pipecat_circuit_breaker.fleet import Fleet, FleetParams, Lease, ModeSet, Outage
 from pipecat_circuit_breaker.fleet.store import Answer, Knowledge, StoreUnavailable
-from support.jumping import Jumping
+from pipecat_circuit_breaker.testing import Output, running
+from tests.support.jumping import Jumping
+from tests.support.parts import Failing, Tap, settle
 
 MAX_ERRORS = CircuitBreakerParams().max_errors
 

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from fleet_parts import AHEAD, KEY, outage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from pipecat_circuit_breaker.fleet.outbox import (
 from pipecat_circuit_breaker.fleet.snapshot import Snapshot
 from pipecat_circuit_breaker.fleet.store import Knowledge, Report
 from pipecat_circuit_breaker.testing import Clock
+from tests.fleet.fleet_parts import AHEAD, KEY, outage
 
 NOW = 1000.0 + AHEAD
 DUE = outage(probe_at=NOW)

@@ -2,13 +2,12 @@
 
 import time
 
-import pod_bots
 import pytest
-import servers
 
 from pipecat_circuit_breaker import CircuitBreakerParams
 from pipecat_circuit_breaker.fleet import Outage
 from pipecat_circuit_breaker.fleet.record import RECORD_VERSION
+from tests.fleet import pod_bots, servers
 
 pytestmark = servers.once
 
@@ -78,7 +77,7 @@ def test__three_sick_pods__a_bot_elsewhere_opens_at_its_first_failure(processes,
     processes.until(lambda look: look["connected"], SOON_SECS)
     sick.tell("provider", True)
     sick.tell("ask")
-    _, looks = processes.until(lambda look: look["outages"] == 1, SOON_SECS)
+    _, looks = processes.until(lambda look: told([look], "outage_opened"), SOON_SECS)
     assert told(looks, "outage_opened").count(("outage_opened", True)) == 1
     well.tell("provider", True)
     well.tell("ask", 1)
@@ -87,7 +86,11 @@ def test__three_sick_pods__a_bot_elsewhere_opens_at_its_first_failure(processes,
 
     # One answer to one bot ends it for all of them.
     processes.tell("provider", False)
-    _, looks = processes.until(lambda look: look["outages"] == look["open"] == 0, SOON_SECS)
+
+    def is_over(look):
+        return look["outages"] == look["open"] == 0 and told([look], "outage_closed")
+
+    _, looks = processes.until(is_over, SOON_SECS)
     closed = told(looks, "outage_closed")
     assert len(closed) == 6 and closed.count(("outage_closed", True)) == 1
 

@@ -9,10 +9,11 @@ from pipecat.services.ai_service import AIService
 from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings
 
-from bot import Failing, Output
 from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker.fleet import Failure, Fleet, FleetParams, params, sharing
 from pipecat_circuit_breaker.fleet.memory import MemoryStore
+from pipecat_circuit_breaker.testing import Output
+from tests.support.parts import Failing
 
 
 class Model(LLMService):

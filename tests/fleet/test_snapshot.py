@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from fleet_parts import AHEAD, KEY, outage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from pipecat_circuit_breaker.fleet import Lease, ModeSet
 from pipecat_circuit_breaker.fleet.snapshot import Snapshot
 from pipecat_circuit_breaker.fleet.store import Knowledge
 from pipecat_circuit_breaker.testing import Clock
+from tests.fleet.fleet_parts import AHEAD, KEY, outage
 
 NOW = 1000.0 + AHEAD
 

@@ -8,11 +8,9 @@ import pytest
 from pipecat.frames.frames import Frame, OutputTransportMessageUrgentFrame, TextFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from bot import settle
-from releases.livekit_room import livekit_bot
-from releases.room import Outage
-from support.guard import MAX_ERRORS, Guard  # noqa: F401  # for the tests
-from support.parts import On  # noqa: F401  # for the tests
+from tests.releases.livekit_room import livekit_bot
+from tests.releases.room import Outage
+from tests.support.parts import settle
 
 
 class LiveKit:
@@ -41,6 +39,27 @@ class Breaks(FrameProcessor):
             await self.push_error("the provider does not answer", exception=ConnectionError())
         else:
             await self.push_frame(frame, direction)
+
+
+class Service(FrameProcessor):
+    """Answers each text; where it fails, the text is an error."""
+
+    def __init__(self, name, fails=lambda n: False, **error):
+        super().__init__(name=name)
+        self.fails = fails
+        self.asked = 0
+        self._error = error or {"exception": ConnectionError("no answer")}
+
+    async def process_frame(self, frame, direction):
+        await super().process_frame(frame, direction)
+        if type(frame) is not TextFrame:
+            await self.push_frame(frame, direction)
+            return
+        self.asked += 1
+        if self.fails(self.asked - 1):
+            await self.push_error("no answer", **self._error)
+        else:
+            await self.push_frame(TextFrame(f"{self.name}: {frame.text}"))
 
 
 class TransferOnAcknowledgement(FrameProcessor):

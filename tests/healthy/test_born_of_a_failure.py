@@ -2,11 +2,13 @@
 
 import asyncio
 
-from healthy_parts import MAX_ERRORS, Breaks, On, message, numbers, queue
 from pipecat.frames.frames import ErrorFrame, TextFrame
 from pipecat.processors.frame_processor import FrameProcessor
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import Breaks, message, numbers, queue
+from tests.support.guard import MAX_ERRORS
+from tests.support.parts import On, settle
 
 
 class Captions(FrameProcessor):
@@ -35,6 +37,24 @@ class Captions(FrameProcessor):
             await self.push_frame(message("caption", await self.heard.get()))
 
 
+class Report:
+    """What a task tells that is started with the first error, fifty messages long."""
+
+    def __init__(self):
+        self.begin = asyncio.Event()
+        self._task = None
+
+    async def start(self, on, error, direction):
+        if self._task is None:
+            self._task = on.create_task(self._push(on))
+
+    async def _push(self, on):
+        await self.begin.wait()
+        for n in range(50):
+            await on.push_frame(message("report", n))
+            await asyncio.sleep(0)
+
+
 async def test__handler_of_errors_starts_a_backup__provider_fails_on__all_captions_arrive(guard):
     captions, output = Captions(), Output()
     async with running(*guard.line(Breaks(), captions, output)) as worker:
@@ -49,24 +69,13 @@ async def test__handler_of_errors_starts_a_backup__provider_fails_on__all_captio
 
 
 async def test__task_that_a_processor_creates_on_an_error__all_its_messages_arrive(guard):
-    begin, tasks = asyncio.Event(), []
-
-    async def report(on, error, direction):
-        async def push():
-            await begin.wait()
-            for n in range(50):
-                await on.push_frame(message("report", n))
-                await asyncio.sleep(0)
-
-        if not tasks:
-            tasks.append(on.create_task(push()))
-
+    report = Report()
     output = Output()
     # Before the one that fails, since errors go upstream.
-    async with running(*guard.line(On(ErrorFrame, report), Breaks(), output)) as worker:
+    async with running(*guard.line(On(ErrorFrame, report.start), Breaks(), output)) as worker:
         for _ in range(2 * MAX_ERRORS):
             await queue(worker, TextFrame("fail"))
-        begin.set()
+        report.begin.set()
         await settle(1000)
 
     assert numbers(output.sent, "report") == [*range(50)]
@@ -74,23 +83,12 @@ async def test__task_that_a_processor_creates_on_an_error__all_its_messages_arri
 
 async def test__task_born_of_a_failed_send__later_messages_all_arrive(guard):
     """The output itself has failed; what a task sends that its error started gets through."""
-    begin, tasks = asyncio.Event(), []
-
-    async def report(on, error, direction):
-        async def push():
-            await begin.wait()
-            for n in range(50):
-                await on.push_frame(message("report", n))
-                await asyncio.sleep(0)
-
-        if not tasks:
-            tasks.append(on.create_task(push()))
-
+    report = Report()
     output = Output(lambda m: ConnectionError("refused") if m["type"] == "bad" else None)
-    async with running(*guard.line(On(ErrorFrame, report), output)) as worker:
+    async with running(*guard.line(On(ErrorFrame, report.start), output)) as worker:
         for n in range(2 * MAX_ERRORS):
             await queue(worker, message("bad", n), message("good", n))
-        begin.set()
+        report.begin.set()
         await settle(1000)
 
     assert numbers(output.sent, "good") == [*range(2 * MAX_ERRORS)]

@@ -1,10 +1,12 @@
 """What a person has opened only a person closes."""
 
-from healthy_parts import MAX_ERRORS, queue
 from pipecat.transports.base_transport import BaseTransport
 
-from bot import Output, app_message, running, settle
 from pipecat_circuit_breaker import CircuitState
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import queue
+from tests.support.guard import MAX_ERRORS
+from tests.support.parts import app_message, settle
 
 
 class Transport(BaseTransport):

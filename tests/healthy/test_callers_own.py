@@ -2,8 +2,9 @@
 
 import pytest
 
-from bot import Output, app_message, dead, running, settle
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
+from pipecat_circuit_breaker.testing import Output, running
+from tests.support.parts import app_message, dead, settle
 
 
 class WithTopic(Output):

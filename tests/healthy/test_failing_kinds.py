@@ -1,10 +1,11 @@
 """Messages that cannot be sent, among others that can: only those that fail may be missing."""
 
 import pytest
-from healthy_parts import LiveKit, message, numbers, queue
 from pipecat.frames.frames import OutputTransportMessageUrgentFrame
 
-from bot import Output, app_message, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import LiveKit, message, numbers, queue
+from tests.support.parts import app_message, settle
 
 
 class Opaque:

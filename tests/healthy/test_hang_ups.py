@@ -6,7 +6,6 @@ import pytest
 from loguru import logger
 from pipecat.frames.frames import EndFrame
 
-from bot import app_message, of_type
 from pipecat_circuit_breaker import (
     CircuitBreakerParams,
     CircuitBreakerProcessor,
@@ -14,6 +13,7 @@ from pipecat_circuit_breaker import (
     Mode,
 )
 from pipecat_circuit_breaker.testing import Transport, pushes_error, running, settle
+from tests.support.parts import app_message, of_type
 
 GRACE = CircuitBreakerParams().grace_secs
 

@@ -5,10 +5,11 @@ that refuses it on the way back.
 """
 
 import pytest
-from healthy_parts import LiveKit
 from pipecat.frames.frames import OutputTransportMessageUrgentFrame
 
-from bot import running, settle
+from pipecat_circuit_breaker.testing import running
+from tests.healthy.healthy_parts import LiveKit
+from tests.support.parts import settle
 
 SURROGATE = "\ud800"
 

@@ -3,11 +3,12 @@
 import random
 
 import pytest
-from healthy_parts import message
 from loguru import logger
 from pipecat.frames.frames import OutputTransportMessageUrgentFrame
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import message
+from tests.support.parts import settle
 
 METRICS = 120
 

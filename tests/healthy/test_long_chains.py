@@ -2,11 +2,12 @@
 
 import asyncio
 
-from healthy_parts import TransferOnAcknowledgement, message, numbers, queue
 from pipecat.frames.frames import OutputTransportMessageUrgentFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import TransferOnAcknowledgement, message, numbers, queue
+from tests.support.parts import settle
 
 
 class Rewrites(FrameProcessor):

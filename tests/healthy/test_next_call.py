@@ -3,10 +3,12 @@
 import json
 
 import pytest
-from healthy_parts import Guard, LiveKit, On, numbers
 from pipecat.frames.frames import TextFrame
 
-from bot import Output, app_message, ended, running, settle
+from pipecat_circuit_breaker.testing import Output, ended, running
+from tests.healthy.healthy_parts import LiveKit, numbers
+from tests.support.guard import Guard
+from tests.support.parts import On, app_message, settle
 
 MESSAGES = 20
 

@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
-from healthy_parts import LiveKit, message, numbers
 from pipecat.frames.frames import OutputTransportMessageFrame, OutputTransportMessageUrgentFrame
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import LiveKit, message, numbers
+from tests.support.parts import settle
 
 SENDS = 100
 

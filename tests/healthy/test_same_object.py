@@ -3,10 +3,12 @@
 import asyncio
 
 import pytest
-from healthy_parts import MAX_ERRORS, Breaks, On, message, numbers, queue
 from pipecat.frames.frames import ErrorFrame, TextFrame
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import Breaks, message, numbers, queue
+from tests.support.guard import MAX_ERRORS
+from tests.support.parts import On, settle
 
 PUSHES = 20
 

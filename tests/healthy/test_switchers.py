@@ -1,35 +1,16 @@
 """Failover: a strategy hears every error of its services, however many there are."""
 
-from healthy_parts import MAX_ERRORS, queue
 from pipecat.frames.frames import TextFrame
 from pipecat.pipeline.service_switcher import (
     ServiceSwitcher,
     ServiceSwitcherStrategyFailover,
     ServiceSwitcherStrategyManual,
 )
-from pipecat.processors.frame_processor import FrameProcessor
 
-from bot import Output, Tap, running
-
-
-class Service(FrameProcessor):
-    """Answers each text, or fails at it."""
-
-    def __init__(self, name, fails=lambda n: False):
-        super().__init__(name=name)
-        self._fails = fails
-        self.asked = 0
-
-    async def process_frame(self, frame, direction):
-        await super().process_frame(frame, direction)
-        if type(frame) is not TextFrame:
-            await self.push_frame(frame, direction)
-            return
-        self.asked += 1
-        if self._fails(self.asked - 1):
-            await self.push_error("no answer", exception=ConnectionError("no answer"))
-        else:
-            await self.push_frame(TextFrame(f"{self.name}: {frame.text}"))
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import Service, queue
+from tests.support.guard import MAX_ERRORS
+from tests.support.parts import Tap
 
 
 class CountsTen(ServiceSwitcherStrategyManual):

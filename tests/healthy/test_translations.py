@@ -1,10 +1,10 @@
 """A processor that puts each error into words of its own: one failure, two errors."""
 
-from healthy_parts import On
 from pipecat.frames.frames import ErrorFrame, TextFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.support.parts import On, settle
 
 
 class Translator(FrameProcessor):

@@ -8,12 +8,13 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from healthy_parts import LiveKit, TransferOnAcknowledgement, message, numbers, queue
 from loguru import logger
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.processors.frameworks.rtvi import RTVIObserverParams
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import LiveKit, TransferOnAcknowledgement, message, numbers, queue
+from tests.support.parts import settle
 
 MESSAGES = 100
 LINES = 20

@@ -4,7 +4,6 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from healthy_parts import MAX_ERRORS, queue
 from pipecat.bus.bridge_processor import BusBridgeProcessor
 from pipecat.bus.bus import WorkerBus
 from pipecat.bus.serializers import JSONMessageSerializer
@@ -14,7 +13,10 @@ from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
-from bot import Output, running, settle
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import queue
+from tests.support.guard import MAX_ERRORS
+from tests.support.parts import settle
 
 
 class Orders(FrameProcessor):

@@ -1,10 +1,11 @@
 """A processor with `__eq__` and no `__hash__`: pipecat does not mind."""
 
-from healthy_parts import On, message, numbers, queue
 from pipecat.frames.frames import OutputTransportMessageUrgentFrame, TextFrame
 from pipecat.utils.errors import ErrorCategory
 
-from bot import Output, running
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import message, numbers, queue
+from tests.support.parts import On
 
 MESSAGES = 50
 

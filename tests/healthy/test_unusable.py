@@ -1,36 +1,19 @@
 """A processor that dies is heard each time that it dies, whatever is held back of it."""
 
-from healthy_parts import MAX_ERRORS, queue
 from pipecat.frames.frames import ManuallySwitchServiceFrame, TextFrame
 from pipecat.pipeline.service_switcher import ServiceSwitcher, ServiceSwitcherStrategyFailover
-from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.utils.errors import ErrorCategory
 
-from bot import Output, Tap, running
+from pipecat_circuit_breaker.testing import Output, running
+from tests.healthy.healthy_parts import Service, queue
+from tests.support.guard import MAX_ERRORS
+from tests.support.parts import Tap
 
 
-class Service(FrameProcessor):
-    """Loses its credentials from time to time; without them each text is an error."""
-
-    def __init__(self, name):
-        super().__init__(name=name)
-        self.has_credentials = True
-        self.asked = 0
-
-    async def process_frame(self, frame, direction):
-        await super().process_frame(frame, direction)
-        if type(frame) is not TextFrame:
-            await self.push_frame(frame, direction)
-            return
-        self.asked += 1
-        if self.has_credentials:
-            await self.push_frame(TextFrame(f"{self.name}: {frame.text}"))
-        else:
-            await self.push_error(
-                "rejected",
-                exception=PermissionError("rejected"),
-                category=ErrorCategory.AUTHENTICATION,
-            )
+def rejected(name):
+    """A service without credentials."""
+    error = {"exception": PermissionError("rejected"), "category": ErrorCategory.AUTHENTICATION}
+    return Service(name, lambda n: True, **error)
 
 
 def texts_of(tap):
@@ -38,10 +21,9 @@ def texts_of(tap):
 
 
 async def test__revived_while_its_circuit_is_open__dies_again__heard_again(guard):
-    service, heard = Service("service"), []
+    service, heard = rejected("service"), []
     async with running(*guard.line(service, Output())) as worker:
         worker.add_event_handler("on_pipeline_error", lambda _, error: heard.append(error))
-        service.has_credentials = False
         for _ in range(2 * MAX_ERRORS):
             await queue(worker, TextFrame("text"))
 
@@ -55,11 +37,10 @@ async def test__revived_while_its_circuit_is_open__dies_again__heard_again(guard
 
 
 async def test__revived_in_a_switcher__dies_again__failover_after_one_chunk(guard):
-    primary, backup, tap = Service("primary"), Service("backup"), Tap()
+    primary, backup, tap = rejected("primary"), Service("backup"), Tap()
     switcher = ServiceSwitcher([primary, backup], ServiceSwitcherStrategyFailover)
     async with running(*guard.line(switcher, tap, Output())) as worker:
         for n in range(2 * MAX_ERRORS):
-            primary.has_credentials = False
             for chunk in range(30):
                 await queue(worker, TextFrame(f"{n}.{chunk}"))
             # Only the chunk that was the first to fail is lost.
@@ -73,11 +54,10 @@ async def test__revived_in_a_switcher__dies_again__failover_after_one_chunk(guar
 
 async def test__only_service_of_a_switcher__revived_and_dies_again__heard_again(guard):
     # The switcher reports it as its own, and it is the switcher that dies each time.
-    service, heard = Service("service"), []
+    service, heard = rejected("service"), []
     switcher = ServiceSwitcher([service], ServiceSwitcherStrategyFailover)
     async with running(*guard.line(switcher, Output())) as worker:
         worker.add_event_handler("on_pipeline_error", lambda _, error: heard.append(error))
-        service.has_credentials = False
         for _ in range(2 * MAX_ERRORS):
             heard.clear()
             await service.set_usable(True)

@@ -5,13 +5,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from healthy_parts import numbers
 from pipecat.transports.daily import transport as daily_transport
 from pipecat.transports.daily.transport import DailyParams, DailyTransport
 
-from bot import app_message, running, settle
-from releases import daily_room, livekit_room
-from releases.room import Outage, eventually
+from pipecat_circuit_breaker.testing import running
+from tests.healthy.healthy_parts import numbers
+from tests.releases import daily_room, livekit_room
+from tests.releases.room import Outage, eventually
+from tests.support.parts import app_message, settle
 
 MESSAGES = 20
 

@@ -12,7 +12,7 @@ import pytest
 from pipecat.transports.daily import transport as daily_transport
 from pipecat.transports.daily.transport import DailyParams, DailyTransport
 
-from releases.room import Outage
+from tests.releases.room import Outage
 
 
 class Room:

@@ -11,7 +11,7 @@ from livekit import rtc
 from pipecat.transports.livekit import transport as livekit_transport
 from pipecat.transports.livekit.transport import LiveKitParams, LiveKitTransport
 
-from releases.room import Outage
+from tests.releases.room import Outage
 
 
 class Participant:

@@ -1,7 +1,7 @@
 """Three seconds of each outage on the pipecat that is installed, without and with a breaker.
 
-`PYTHONPATH=tests python -m releases.measure > 1.7.0.json` once per release, and then
-`PYTHONPATH=tests python -m releases.measure *.json` for the tables of docs/releases.md.
+`python -m tests.releases.measure > 1.7.0.json` once per release, and then
+`python -m tests.releases.measure *.json` for the tables of docs/contributing/releases.md.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import pytest
 from loguru import logger
 
 from pipecat_circuit_breaker import CircuitBreakerProcessor
-from releases.room import RELEASE, Outage
-from releases.storms import SCENARIOS, Scenario
+from tests.releases.room import RELEASE, Outage
+from tests.releases.storms import SCENARIOS, Scenario
 
 SECS = 3.0
 

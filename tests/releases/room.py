@@ -1,20 +1,13 @@
-"""A bot that runs on every pipecat release, and an outage that ends by itself.
-
-Written with names that every release from 0.0.108 on has: `PipelineTask` and `PipelineRunner`.
-"""
+"""An outage that ends by itself, on every pipecat release."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
 from loguru import logger
-from pipecat.frames.frames import OutputTransportMessageUrgentFrame
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.runner import PipelineRunner
-from pipecat.pipeline.task import PipelineTask
 
 RELEASE = tuple(int(part) for part in version("pipecat-ai").split(".")[:3])
 
@@ -97,44 +90,8 @@ def counted_log() -> Iterator[Log]:
         logger.remove(sink)
 
 
-async def settle(turns: int = 500) -> None:
-    """Let the event loop do what is there to do; no time passes."""
-    for _ in range(turns):
-        await asyncio.sleep(0)
-
-
 async def eventually(condition: Callable[[], Any], secs: float = LIMIT_SECS) -> None:
     """Wait for a peer in another thread or behind a socket."""
     async with asyncio.timeout(secs):
         while not condition():
             await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def running(
-    *processors: Any,
-    task_type: Any = PipelineTask,
-    runner_type: Any = PipelineRunner,
-    **kwargs: Any,
-) -> AsyncIterator[Any]:
-    """Run a task over these processors, and cancel it in the end."""
-    task = task_type(Pipeline([*processors]), idle_timeout_secs=None, **kwargs)
-    started = asyncio.Event()
-
-    @task.event_handler("on_pipeline_started")
-    async def on_pipeline_started(*_: Any) -> None:
-        started.set()
-
-    runner = runner_type(handle_sigint=False)
-    run = asyncio.create_task(runner.run(task))
-    try:
-        await asyncio.wait_for(started.wait(), LIMIT_SECS)
-        await settle()
-        yield task
-    finally:
-        await task.cancel()
-        await asyncio.wait_for(run, LIMIT_SECS)
-
-
-def app_message(n: int = 0) -> OutputTransportMessageUrgentFrame:
-    return OutputTransportMessageUrgentFrame(message={"type": "app", "n": n})

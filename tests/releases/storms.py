@@ -20,9 +20,11 @@ from pipecat.serializers.base_serializer import FrameSerializer
 from pipecat.transports.websocket.client import WebsocketClientParams, WebsocketClientTransport
 from pipecat.transports.websocket.server import WebsocketServerParams, WebsocketServerTransport
 
-from releases.daily_room import count_failed_sends, daily_bot
-from releases.livekit_room import livekit_bot
-from releases.room import Log, Outage, app_message, counted_log, eventually, running, settle
+from pipecat_circuit_breaker.testing import running
+from tests.releases.daily_room import count_failed_sends, daily_bot
+from tests.releases.livekit_room import livekit_bot
+from tests.releases.room import Log, Outage, counted_log, eventually
+from tests.support.parts import app_message, settle
 
 #: Messages that an application sends of its own accord where nothing feeds itself.
 MESSAGES = 50
@@ -128,7 +130,7 @@ async def daily_torn_down_half(
         native = client._client
         await task.cancel()
         await asyncio.wait_for(stuck.cleaning.wait(), 10)
-        await settle()
+        await settle(500)
         outage.begin(heal=lambda: setattr(client, "_client", native))
         try:
             with counted_log() as log:

@@ -1,5 +1,7 @@
 """Subclasses of what the breaker knows, RTVI of one's own, any place, and the older names."""
 
+import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -15,11 +17,11 @@ from pipecat.pipeline.runner import PipelineRunner
 from pipecat.pipeline.task import PipelineTask
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.processors.frameworks.rtvi import RTVIProcessor
-from pipecat.transports.base_output import BaseOutputTransport
-from pipecat.transports.base_transport import TransportParams
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
-from releases.room import Outage, app_message, running
+from pipecat_circuit_breaker.testing import Output, running
+from tests.releases.room import LIMIT_SECS, Outage
+from tests.support.parts import app_message
 
 try:
     from pipecat.pipeline.worker import PipelineWorker
@@ -62,17 +64,13 @@ OLD_KINDS = [
 ]
 
 
-class Output(BaseOutputTransport):
+class Broken(Output):
     """Pushes an error of a kind, or raises, for each message that it is to send."""
 
     def __init__(self, outage, error=None):
-        super().__init__(TransportParams(audio_out_enabled=True, audio_out_sample_rate=16000))
+        super().__init__()
         self._outage = outage
         self._error = error
-
-    async def start(self, frame):
-        await super().start(frame)
-        await self.set_transport_ready(frame)
 
     async def send_message(self, frame):
         if not self._outage.on:
@@ -82,11 +80,8 @@ class Output(BaseOutputTransport):
             raise ConnectionError("the client is gone")
         await self.push_error_frame(self._error(error="the client is gone"))
 
-    async def write_audio_frame(self, frame):
-        return True
 
-
-class MyOutput(Output):
+class MyBroken(Broken):
     """A subclass of a subclass, with a way of its own to send."""
 
     async def send_message(self, frame):
@@ -126,8 +121,8 @@ def has_breaker(processors):
     )
 
 
-async def storm(outage, *processors, **kwargs):
-    async with running(*processors, **kwargs) as task:
+async def storm(outage, *processors, run=running, **kwargs):
+    async with run(*processors, **kwargs) as task:
         outage.begin()
         await task.queue_frame(app_message())
         await outage.spent()
@@ -144,10 +139,10 @@ async def storm(outage, *processors, **kwargs):
 )
 async def test__frames__subclasses__are_tracked(breakers, message, error):
     outage = Outage(STORM)
-    await storm(outage, *breakers, Notifier(message), Output(outage, error), enable_rtvi=False)
+    await storm(outage, *breakers, Notifier(message), Broken(outage, error), enable_rtvi=False)
 
 
-@pytest.mark.parametrize("output", [Output, MyOutput])
+@pytest.mark.parametrize("output", [Broken, MyBroken])
 async def test__output_transport__subclass_that_raises__is_guarded(breakers, output):
     outage = Outage(STORM)
     await storm(outage, *breakers, output(outage))
@@ -155,7 +150,7 @@ async def test__output_transport__subclass_that_raises__is_guarded(breakers, out
 
 async def test__rtvi__subclass_given_to_the_task__is_cut(breakers):
     outage = Outage(STORM)
-    await storm(outage, *breakers, Output(outage), rtvi_processor=MyRTVI())
+    await storm(outage, *breakers, Broken(outage), rtvi_processor=MyRTVI())
 
 
 @pytest.mark.parametrize("rtvi_type", [RTVIProcessor, MyRTVI])
@@ -164,12 +159,12 @@ async def test__rtvi__in_the_pipeline_with_its_observer__is_cut(breakers, rtvi_t
     outage = Outage(STORM)
     rtvi = rtvi_type()
     order = [*breakers, rtvi] if first == "breaker" else [rtvi, *breakers]
-    await storm(outage, *order, Output(outage), observers=[rtvi.create_rtvi_observer()])
+    await storm(outage, *order, Broken(outage), observers=[rtvi.create_rtvi_observer()])
 
 
 async def test__rtvi__in_the_pipeline_and_disabled_in_the_task__is_cut(breakers):
     outage = Outage(STORM)
-    await storm(outage, *breakers, MyRTVI(), Output(outage), enable_rtvi=False)
+    await storm(outage, *breakers, MyRTVI(), Broken(outage), enable_rtvi=False)
 
 
 PLACES = {
@@ -186,12 +181,25 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 async def test__breaker__any_place__guards_the_whole_pipeline(breakers, place):
     outage = Outage(STORM)
-    await storm(outage, *PLACES[place](breakers, Output(outage)))
+    await storm(outage, *PLACES[place](breakers, Broken(outage)))
 
 
 @pytest.mark.parametrize(("task_type", "runner_type"), NAMES)
 async def test__task_and_runner__older_and_newer_names__are_guarded(
     breakers, task_type, runner_type
 ):
+    @asynccontextmanager
+    async def run(*processors):
+        started = asyncio.Event()
+        task = task_type(Pipeline([*processors]), idle_timeout_secs=None)
+        task.add_event_handler("on_pipeline_started", lambda *_: started.set())
+        runs = asyncio.create_task(runner_type(handle_sigint=False).run(task))
+        try:
+            await asyncio.wait_for(started.wait(), LIMIT_SECS)
+            yield task
+        finally:
+            await task.cancel()
+            await asyncio.wait_for(runs, LIMIT_SECS)
+
     outage = Outage(STORM)
-    await storm(outage, *breakers, Output(outage), task_type=task_type, runner_type=runner_type)
+    await storm(outage, *breakers, Broken(outage), run=run)

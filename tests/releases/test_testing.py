@@ -33,8 +33,7 @@ from pipecat_circuit_breaker.testing import (
     running_worker,
     settle,
 )
-from releases.room import app_message
-from support.parts import Failing, On
+from tests.support.parts import Failing, On, app_message
 
 pytestmark = [
     pytest.mark.releases,

@@ -3,8 +3,8 @@
 import pytest
 
 from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor
-from releases.room import RELEASE, STORM, Outage
-from releases.storms import MESSAGES, SCENARIOS
+from tests.releases.room import RELEASE, STORM, Outage
+from tests.releases.storms import MESSAGES, SCENARIOS
 
 pytestmark = [
     pytest.mark.releases,

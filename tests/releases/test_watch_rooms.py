@@ -9,15 +9,13 @@ from pipecat_circuit_breaker import (
     CircuitBreakerParams,
     CircuitBreakerProcessor,
 )
-from releases.daily_room import daily_bot
-from releases.livekit_room import livekit_bot
-from releases.room import Outage, app_message, eventually, running, settle
+from pipecat_circuit_breaker.testing import running
+from tests.releases.daily_room import daily_bot
+from tests.releases.livekit_room import livekit_bot
+from tests.releases.room import Outage, eventually
+from tests.support.parts import app_message, settle
 
-pytestmark = [
-    pytest.mark.releases,
-    # The older names are what runs on every release.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.releases
 
 
 class DailyRoom:
@@ -96,13 +94,13 @@ async def test__watched_room__last_client_leaves_and_one_comes_back__held_then_s
         known = len(room.heard)
         await what(who)
         await eventually(lambda: len(room.heard) > known)
-        await settle()
+        await settle(500)
 
     async with running(breaker, room.transport.input(), room.transport.output()) as task:
 
         async def say(n):
             await task.queue_frame(app_message(n))
-            await settle()
+            await settle(500)
 
         await happens(room.come, "first")
         await happens(room.come, "second")
@@ -134,8 +132,8 @@ async def test__watched_livekit_room__one_of_two_who_were_there_before_the_bot_l
     async with running(breaker, room.transport.input(), room.transport.output()) as task:
         await room.go("first")
         await eventually(lambda: "went" in room.heard)
-        await settle()
+        await settle(500)
         await task.queue_frame(app_message(1))
-        await settle()
+        await settle(500)
 
         assert room.arrived() == [1]

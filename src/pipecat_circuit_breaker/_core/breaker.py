@@ -431,7 +431,7 @@ class Breaker:
         if not must_pass:
             self._journal.held_error((guarding or held_by)[0], observed=not holds)
         self._note_failed_probes(link, held_by)
-        return _HELD if holds and not must_pass else _PASSES
+        return _HELD if holds else _PASSES
 
     def _note_failed_probes(self, link: Link, held_by: list[Guarded]) -> None:
         for guarded in held_by:

@@ -107,7 +107,7 @@ class Origin:
 
     @property
     def shared_name(self) -> str:
-        """The same in every process: class and kind, no counters."""
+        """Class and kind without counters, which are the same in every process."""
         return f"{self.processor_class}: {self.kind}"
 
     def with_kind(self, kind: str) -> "Origin":

@@ -17,14 +17,13 @@ from pipecat.frames.frames import (
     OutputAudioRawFrame,
     OutputTransportMessageFrame,
     OutputTransportMessageUrgentFrame,
-    StartFrame,
     TTSSpeakFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.serializers.base_serializer import FrameSerializer
-from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 
+from pipecat_circuit_breaker import testing
 from pipecat_circuit_breaker.demo.tally import Tally
 
 Failure = Literal["raises", "pushes-error", "logs"]
@@ -34,7 +33,7 @@ CHUNK_SECS = 0.04
 SILENT_CLIENT = "the client is gone"
 
 
-class Output(BaseOutputTransport):
+class Output(testing.Output):
     """An output transport whose messages fail in one of the ways that transports fail.
 
     Its sound always works: it takes as long to write as it takes to play.
@@ -48,9 +47,9 @@ class Output(BaseOutputTransport):
             channel: The name to count them under.
             failure: How messages fail. None means that they do not.
         """
-        # No silence at the end: it would be two seconds of every EndFrame.
         super().__init__(
-            TransportParams(
+            # No silence at the end: it would be two seconds of every EndFrame.
+            params=TransportParams(
                 audio_out_enabled=True,
                 audio_out_sample_rate=SAMPLE_RATE,
                 audio_out_end_silence_secs=0,
@@ -60,15 +59,6 @@ class Output(BaseOutputTransport):
         self._channel = channel
         self._failure = failure
         count_offers(self, tally)
-
-    async def start(self, frame: StartFrame) -> None:
-        """Start the output, which is ready at once.
-
-        Args:
-            frame: The frame that starts the pipeline.
-        """
-        await super().start(frame)
-        await self.set_transport_ready(frame)
 
     async def send_message(
         self, frame: OutputTransportMessageFrame | OutputTransportMessageUrgentFrame

@@ -21,7 +21,7 @@ from pipecat_circuit_breaker.failover.llm_entrance import Entrance
 from pipecat_circuit_breaker.failover.stt import DEFAULT_REPLAY_SECS, STTFailover
 from pipecat_circuit_breaker.failover.tts import TTSFailover
 
-__all__ = ["Failover", "LLMFailover", "STTFailover", "TTSFailover", "failover_of"]
+__all__ = ["Failover"]
 
 
 def failover_of(switcher: ServiceSwitcher[Any], **settings: Any) -> Failover:
@@ -29,7 +29,7 @@ def failover_of(switcher: ServiceSwitcher[Any], **settings: Any) -> Failover:
 
     Args:
         switcher: The switcher.
-        **settings: See :meth:`CircuitBreakerProcessor.failover`.
+        **settings: See :meth:`.CircuitBreakerProcessor.failover`.
 
     Raises:
         TypeError: It is no switcher, or no failover is known for its services.

@@ -61,13 +61,14 @@ class Failover(BaseObject):
 
     Event handlers available:
 
-    - on_service_failed: Called when a service that worked has failed a request. ``saved`` says
-      whether the caller got an answer all the same.
-    - on_service_recovered: Called when a service that had failed works again.
-    - on_request_lost: Called when a request has got no answer, or not the whole of it. ``partial``
-      is what had left of it, an empty string where nothing had.
-    - on_outage: Called once when no service answers any more.
-    - on_outage_over: Called once when one does again.
+    - on_service_failed: Called when a service that worked has failed a request: with ``service``,
+      the processor; ``error``, its ``ErrorFrame``; and ``saved``, a bool: whether the caller got an
+      answer all the same.
+    - on_service_recovered: Called when a service that had failed works again: with ``service``.
+    - on_request_lost: Called when a request has got no answer, or not the whole of it: with
+      ``partial``, the text that had left of it, empty where nothing had.
+    - on_outage: Called once when no service answers any more, with nothing else.
+    - on_outage_over: Called once when one does again, with nothing else.
 
     Example::
 
@@ -91,7 +92,7 @@ class Failover(BaseObject):
         cooldown: wait_base | None,
         announcement: str | Frame | None,
     ) -> None:
-        """Take up failover; see :meth:`CircuitBreakerProcessor.failover`.
+        """Take up failover; see :meth:`.CircuitBreakerProcessor.failover`.
 
         Args:
             switcher: The switcher.
@@ -137,7 +138,7 @@ class Failover(BaseObject):
 
     @property
     def is_out(self) -> bool:
-        """Whether there is an outage: no service answered the last request."""
+        """Whether there is an outage, in which no service answered the last request."""
         return self._roster.is_out
 
     @property
@@ -147,7 +148,7 @@ class Failover(BaseObject):
 
     @property
     def acts(self) -> bool:
-        """Whether it does anything: in the breaker's mode ``GUARD`` alone.
+        """Whether it does anything, which it does in the breaker's mode ``GUARD`` alone.
 
         In any other a request goes to the active service, as without failover.
         Whether another would have answered nobody knows who has not asked it.

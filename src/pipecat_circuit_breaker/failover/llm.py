@@ -42,7 +42,7 @@ class LLMFailover(Failover):
         text_aggregator: Callable[[], BaseTextAggregator] | None = None,
         **settings: Any,
     ) -> None:
-        """Take up failover; see :meth:`CircuitBreakerProcessor.failover`.
+        """Take up failover; see :meth:`.CircuitBreakerProcessor.failover`.
 
         Args:
             switcher: The switcher.

@@ -78,7 +78,7 @@ class STTFailover(Failover):
         replay_secs: float = DEFAULT_REPLAY_SECS,
         **settings: Any,
     ) -> None:
-        """Take up failover; see :meth:`CircuitBreakerProcessor.failover`.
+        """Take up failover; see :meth:`.CircuitBreakerProcessor.failover`.
 
         Args:
             switcher: The switcher.

@@ -41,7 +41,7 @@ class TTSFailover(Failover):
     def __init__(
         self, switcher: ServiceSwitcher[Any], services: Sequence[TTSService], **settings: Any
     ) -> None:
-        """Take up failover; see :meth:`CircuitBreakerProcessor.failover`.
+        """Take up failover; see :meth:`.CircuitBreakerProcessor.failover`.
 
         Args:
             switcher: The switcher.

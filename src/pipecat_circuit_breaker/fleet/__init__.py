@@ -9,7 +9,7 @@
 from pipecat_circuit_breaker.fleet.fleet import Fleet, FleetStatus, OutageStatus
 from pipecat_circuit_breaker.fleet.params import FleetParams
 from pipecat_circuit_breaker.fleet.record import Lease, ModeSet, Outage
-from pipecat_circuit_breaker.fleet.sharing import Failure
+from pipecat_circuit_breaker.fleet.sharing import Failure, label_of, shares
 
 __all__ = [
     "Failure",
@@ -20,4 +20,6 @@ __all__ = [
     "ModeSet",
     "Outage",
     "OutageStatus",
+    "label_of",
+    "shares",
 ]

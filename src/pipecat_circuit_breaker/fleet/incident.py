@@ -21,6 +21,8 @@ from pipecat_circuit_breaker.fleet.record import (
     Outage,
 )
 
+__all__ = ["FleetIncident"]
+
 _ID_CHARS = 16
 
 #: The last second that is a date.

@@ -21,6 +21,8 @@ from pipecat_circuit_breaker.fleet.news import Unread
 from pipecat_circuit_breaker.fleet.record import MAX_OUTAGES, FleetMode, ModeSet, Outage
 from pipecat_circuit_breaker.fleet.store import Answer, Knowledge, Report
 
+__all__ = ["MemoryStore"]
+
 # So that its times are dates, as those of a server are, and never go back.
 _EPOCH_SECS = time.time() - time.monotonic()
 

@@ -74,7 +74,8 @@ class FleetParams(BaseModel):
             above 0. After them another process may probe.
         cooldown: A tenacity wait: seconds from the opening of an outage to its first
             probe, and from each that fails to the next; kept within 1 and 600.
-            ``attempt_number`` is 1 for the first.
+            ``attempt_number`` is 1 for the first. By default 1 to 2 s, about doubling
+            up to a minute.
         share: Whether a failure is the fleet's concern, see
             :func:`~pipecat_circuit_breaker.fleet.sharing.shares`, the default.
         label: What tells two uses of one service class apart, as a region or an

@@ -18,6 +18,8 @@ from pipecat_circuit_breaker._pipeline import releases
 from pipecat_circuit_breaker.fleet import answers
 from pipecat_circuit_breaker.fleet.record import KEY_CHARS
 
+__all__ = ["Failure", "label_of", "shares"]
+
 _LABEL_CHARS = 64
 _KIND_CHARS = 100
 

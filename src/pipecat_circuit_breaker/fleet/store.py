@@ -18,6 +18,8 @@ from typing import Protocol
 
 from pipecat_circuit_breaker.fleet.record import FleetMode, ModeSet, Outage
 
+__all__ = ["Answer", "Knowledge", "Report", "Store", "StoreUnavailable"]
+
 
 class StoreUnavailable(Exception):
     """The store cannot be asked now, for whatever reason; the text says which."""

@@ -48,7 +48,7 @@ def assert_incident(
     Args:
         breaker: The breaker, while its pipeline runs or after that.
         processor: Which processor failed: itself, its name, or the name of its class.
-        kind: How it failed, as in :attr:`Origin.kind`: ``ConnectionError``, say.
+        kind: How it failed, as in :attr:`.Origin.kind`: ``ConnectionError``, say.
         trigger: Why the circuit opened.
         state: The circuit's state as of now.
         ending: How the incident ended.

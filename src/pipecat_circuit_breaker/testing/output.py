@@ -143,7 +143,7 @@ class Output(BaseOutputTransport):
             frame: The sound.
 
         Returns:
-            True: it was played.
+            Always True, for it was played.
         """
         self.audio += frame.audio
         await asyncio.sleep(0)

@@ -9,22 +9,22 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipecat.frames.frames import EndFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.processors.frame_processor import FrameProcessor
 
-try:  # 1.3.0
+if TYPE_CHECKING:
     from pipecat.pipeline.worker import PipelineWorker
     from pipecat.workers.runner import WorkerRunner
-except ImportError:
-    from pipecat.pipeline.runner import (
-        PipelineRunner as WorkerRunner,
-    )
-    from pipecat.pipeline.task import (
-        PipelineTask as PipelineWorker,
-    )
+else:
+    try:  # 1.3.0
+        from pipecat.pipeline.worker import PipelineWorker
+        from pipecat.workers.runner import WorkerRunner
+    except ImportError:
+        from pipecat.pipeline.runner import PipelineRunner as WorkerRunner
+        from pipecat.pipeline.task import PipelineTask as PipelineWorker
 
 #: Seconds that a pipeline may take to start, to finish what is queued, or to be torn down.
 _LIMIT_SECS = 20.0
@@ -99,25 +99,47 @@ async def running_worker(worker: PipelineWorker) -> AsyncIterator[PipelineWorker
     Raises:
         TimeoutError: The pipeline does not start, or does not end, within 20 s.
     """
-    started = asyncio.Event()
-    worker.add_event_handler("on_pipeline_started", lambda *_: started.set())
-    runner = WorkerRunner(handle_sigint=False)
-    run = asyncio.create_task(_run(runner, worker))
-    try:
-        await asyncio.wait_for(started.wait(), _LIMIT_SECS)
-        await settle(_START_TURNS)
+    async with running_workers(worker):
         yield worker
+
+
+@asynccontextmanager
+async def running_workers(
+    *workers: PipelineWorker, runner: WorkerRunner | None = None
+) -> AsyncIterator[WorkerRunner]:
+    """Run workers beside each other, and cancel them in the end.
+
+    Args:
+        *workers: A ``PipelineWorker`` each, or a ``PipelineTask``.
+        runner: The runner that they run in; by default one that leaves signals alone.
+
+    Yields:
+        The runner, when all their pipelines have started.
+
+    Raises:
+        TimeoutError: A pipeline does not start, or does not end, within 20 s.
+    """
+    started = [asyncio.Event() for _ in workers]
+    for worker, event in zip(workers, started, strict=True):
+        worker.add_event_handler("on_pipeline_started", lambda *_, event=event: event.set())
+    runner = runner or WorkerRunner(handle_sigint=False)
+    run = asyncio.create_task(_run(runner, *workers))
+    try:
+        async with asyncio.timeout(_LIMIT_SECS):
+            await asyncio.gather(*(event.wait() for event in started))
+        await settle(_START_TURNS)
+        yield runner
     finally:
         await runner.cancel()
         await asyncio.wait_for(run, _LIMIT_SECS)
 
 
-async def _run(runner: WorkerRunner, worker: PipelineWorker) -> None:
+async def _run(runner: WorkerRunner, *workers: PipelineWorker) -> None:
     if hasattr(runner, "add_workers"):  # 1.3.0
-        await runner.add_workers(worker)
+        await runner.add_workers(*workers)
         await runner.run()
     else:
-        await runner.run(worker)
+        await asyncio.gather(*(runner.run(worker) for worker in workers))
 
 
 async def ended(worker: PipelineWorker) -> None:

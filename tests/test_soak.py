@@ -1,8 +1,0 @@
-"""A short soak; the long one is `python benchmarks/soak.py`."""
-
-from soak import soak
-
-
-async def test__soak__invariants_hold_and_memory_is_flat():
-    lines = []
-    assert await soak(20_000, seed=2, report=lines.append), lines

@@ -1,0 +1,44 @@
+"""Settings that would be ignored are refused."""
+
+import pytest
+
+from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"mode": Mode.OBSERVE, "max_errors": 1},
+            "mode is a setting: expected params=CircuitBreakerParams(mode=",
+        ),
+        (
+            {"max_errors": 1},
+            "max_errors is a setting: expected params=CircuitBreakerParams(max_errors=1)",
+        ),
+        ({"max_error": 1}, "expected params, tags, fleet, metrics, name; got max_error=1"),
+        ({"enable_direct_mode": False}, "got enable_direct_mode=False"),
+        (
+            {"params": {"max_errors": 1}},
+            "expected params=CircuitBreakerParams(...), got {'max_errors': 1}",
+        ),
+        (
+            {"tags": "acme"},
+            "expected tags to be a mapping, or a function of the worker, got 'acme'",
+        ),
+    ],
+)
+def test__argument_that_would_be_ignored__is_refused(given, says):
+    with pytest.raises(TypeError) as refused:
+        CircuitBreakerProcessor(**given)
+
+    assert says in str(refused.value)
+
+
+def test__name__is_taken():
+    assert CircuitBreakerProcessor(name="guard").name == "guard"
+
+
+def test__watch__what_is_no_transport__is_refused():
+    with pytest.raises(TypeError, match="expected a transport, got None"):
+        CircuitBreakerProcessor().watch(None)
