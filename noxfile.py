@@ -80,6 +80,7 @@ def releases(session: nox.Session, release: str) -> None:
                 "tests/failover",
                 "tests/fleet/test_bots.py",
                 "tests/cut/test_storms.py",
+                "tests/examples/test_first_bot.py",
                 "tests/tool_loops",
             ]
         ),

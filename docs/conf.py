@@ -29,8 +29,6 @@ extensions = [
 ]
 exclude_patterns = [
     "_build",
-    # A text for pipecat's own site.
-    "listing.md",
 ]
 
 # Anchors as GitHub makes them: the pages are read there as well.

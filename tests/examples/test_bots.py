@@ -5,7 +5,8 @@ import shutil
 
 import aiohttp
 import pytest
-from callers import EXAMPLES, WebSocketCaller, free_port, started
+
+from tests.examples.callers import EXAMPLES, WebSocketCaller, free_port, started
 
 
 async def called(bot, port, path="/ws-client"):

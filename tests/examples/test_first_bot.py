@@ -1,7 +1,8 @@
 """The first bot, called over WebRTC as by a browser, on every release."""
 
 import pytest
-from callers import WebRtcCaller, free_port, started
+
+from tests.examples.callers import WebRtcCaller, free_port, started
 
 pytestmark = pytest.mark.releases
 

@@ -7,8 +7,7 @@ from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker import CircuitBreakerFrame, CircuitBreakerProcessor
 from pipecat_circuit_breaker.testing import Output, ended, running, settle
-from releases.room import app_message
-
+from tests.support.parts import app_message
 
 pytestmark = pytest.mark.releases
 

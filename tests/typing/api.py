@@ -73,6 +73,7 @@ from pipecat_circuit_breaker.logs import StormFilter, add_log_file, log_fleet
 from pipecat_circuit_breaker.testing import (
     Clock,
     Output,
+    Provider,
     Transport,
     assert_incident,
     assert_no_incidents,
@@ -495,6 +496,12 @@ async def test_a_bot(worker: PipelineWorker) -> None:
         assert_type(await settle(), bool)
         output.recover()
         await ended(its_worker)
+    async with Provider("first") as provider:
+        assert_type(provider.base_url, str)
+        assert_type(provider.fails, dict[str, bool])
+        assert_type(provider.requests, dict[str, int])
+    await CircuitBreakerProcessor().insert_into(worker)
+    await CircuitBreakerProcessor().insert_into(output)  # type: ignore[arg-type]
     async with running_worker(worker):
         incident = assert_incident(
             guarded,
