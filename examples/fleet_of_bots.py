@@ -26,6 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, contextmanager
 
 from loguru import logger
@@ -50,8 +51,8 @@ from pipecat_circuit_breaker.testing import Provider
 PORTS = [int(port) for port in os.environ.get("PORTS", "8001 8002 8003").split()]
 
 
-async def run_bot(number: int, fleet: Fleet) -> None:
-    """Talk to one client after the other."""
+def bot(number: int, fleet: Fleet) -> PipelineWorker:
+    """A bot that talks to one client after the other."""
     transport = SingleClientWebsocketServerTransport(
         SingleClientWebsocketServerParams(
             audio_in_enabled=True, audio_out_enabled=True, serializer=ProtobufFrameSerializer()
@@ -90,10 +91,15 @@ async def run_bot(number: int, fleet: Fleet) -> None:
             assistant,
         ]
     )
-    worker = PipelineWorker(pipeline, idle_timeout_secs=None)
-    runner = WorkerRunner(handle_sigint=True, handle_sigterm=True)
-    await runner.add_workers(worker)
-    print(f"bot {number}: ws://localhost:{PORTS[number - 1]}", flush=True)
+    return PipelineWorker(pipeline, idle_timeout_secs=None)
+
+
+async def run(numbers: Iterable[int], fleet: Fleet) -> None:
+    """Run bots in this process, until it is told to end."""
+    runner = WorkerRunner(handle_sigterm=True)
+    await runner.add_workers(*(bot(number, fleet) for number in numbers))
+    for number in numbers:
+        print(f"bot {number}: ws://localhost:{PORTS[number - 1]}", flush=True)
     await runner.run()
 
 
@@ -112,8 +118,7 @@ async def main() -> None:
         url = os.environ.get("PIPECAT_FLEET_URL") or stack.enter_context(local_server())
         if url is None:
             print("There is no redis-server here: all bots run in this process.", flush=True)
-            fleet = fleet_of(None, "this-process")
-            await asyncio.gather(*(run_bot(number, fleet) for number in range(1, len(PORTS) + 1)))
+            await run(range(1, len(PORTS) + 1), fleet_of(None, "this-process"))
             return
         bots = [
             await asyncio.create_subprocess_exec(sys.executable, __file__, str(number), url)
@@ -154,6 +159,6 @@ if __name__ == "__main__":
     logger.add(sys.stderr, level="ERROR")
     match sys.argv[1:]:
         case [number, url]:
-            asyncio.run(run_bot(int(number), fleet_of(url, f"process-{number}")))
+            asyncio.run(run([int(number)], fleet_of(url, f"process-{number}")))
         case _:
             asyncio.run(main())

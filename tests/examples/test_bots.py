@@ -130,5 +130,7 @@ async def test__fleet_of_bots__what_two_have_found_out_the_third_knows(server, t
             await third.say("and now")
         for number in (1, 2, 3):
             await bots.says(rf"bot {number}: circuit closed \(recovered\)")
+        for caller in callers:
+            await caller.hang_up()
         assert ("all bots run in this process" in bots.log) == (server is None)
     assert "Traceback" not in bots.log
