@@ -392,6 +392,11 @@ class Incident(BaseModel):
         return max(0.0, (self.at - self.opened_at).total_seconds())
 
     @property
+    def lost_messages(self) -> int:
+        """Messages that were held back, where others were only observed: these the client has missed."""
+        return self.held_messages - self.observed_messages
+
+    @property
     def noticed(self) -> str:
         """What the user noticed of it, in one sentence."""
         if self.failover is not None:

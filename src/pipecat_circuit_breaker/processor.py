@@ -456,7 +456,7 @@ class CircuitBreakerProcessor(FrameProcessor):
             outage.open.add(incident.id)
             return
         outage.open.discard(incident.id)
-        outage.held_messages += incident.held_messages - incident.observed_messages
+        outage.held_messages += incident.lost_messages
         if outage.open:
             return
         del self._outages[channel]
