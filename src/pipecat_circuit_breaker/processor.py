@@ -150,8 +150,9 @@ class CircuitBreakerProcessor(FrameProcessor):
             raise TypeError(
                 f"expected tags to be a mapping, or a function of the worker, got {tags!r:.100}"
             )
-        if fleet is not None and not callable(getattr(fleet, "join", None)):
-            raise TypeError(f"expected fleet=Fleet(...), got {fleet!r:.100}")
+        if fleet is not None and not callable(getattr(fleet, "outage", None)):
+            # Not its value: a URL may hold a password.
+            raise TypeError(f"expected fleet=Fleet(url), got an object of {type(fleet)}")
         # Direct mode: a frame that passes here waits in no queue of ours.
         super().__init__(enable_direct_mode=True, **kwargs)
         self._params = params or CircuitBreakerParams()

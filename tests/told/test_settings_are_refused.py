@@ -26,6 +26,10 @@ from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode
             {"tags": "acme"},
             "expected tags to be a mapping, or a function of the worker, got 'acme'",
         ),
+        (
+            {"fleet": "redis://:secret@host"},
+            "expected fleet=Fleet(url), got an object of <class 'str'>",
+        ),
     ],
 )
 def test__argument_that_would_be_ignored__is_refused(given, says):
