@@ -312,8 +312,9 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Raises:
             RuntimeError: The pipeline is not set up yet.
+            TypeError: ``origin`` is no :class:`Origin`.
         """
-        await self._control(lambda breaker: breaker.open(origin))
+        await self._control(lambda breaker: breaker.open(origin), origin)
 
     async def close_circuits(self, origin: Origin | None = None) -> None:
         """Close by hand, before the cooldown is over.
@@ -325,9 +326,10 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Raises:
             RuntimeError: The pipeline is not set up yet.
+            TypeError: ``origin`` is no :class:`Origin`.
             ValueError: There is no such circuit.
         """
-        await self._control(lambda breaker: breaker.close(origin))
+        await self._control(lambda breaker: breaker.close(origin), origin)
 
     async def reset_circuits(self, origin: Origin | None = None) -> None:
         """Close, and forget all counts.
@@ -337,9 +339,10 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Raises:
             RuntimeError: The pipeline is not set up yet.
+            TypeError: ``origin`` is no :class:`Origin`.
             ValueError: There is no such circuit.
         """
-        await self._control(lambda breaker: breaker.reset(origin))
+        await self._control(lambda breaker: breaker.reset(origin), origin)
 
     async def set_mode(self, mode: Mode, origin: Origin | None = None) -> None:
         """Guard, only observe, or do nothing, from now on.
@@ -350,9 +353,11 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Raises:
             RuntimeError: The pipeline is not set up yet.
+            TypeError: ``origin`` is no :class:`Origin`.
             ValueError: There is no such circuit, or no such mode.
         """
-        await self._control(lambda breaker: breaker.set_mode(Mode(mode), origin))
+        mode = Mode(mode)
+        await self._control(lambda breaker: breaker.set_mode(mode, origin), origin)
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]
         """Take up guard over the pipeline that is being set up.
@@ -475,7 +480,9 @@ class CircuitBreakerProcessor(FrameProcessor):
             output = clients.transport.output()
             self._guard.connected(output, connected=clients.are_connected)
 
-    async def _control(self, step: Callable[[Breaker], None]) -> None:
+    async def _control(self, step: Callable[[Breaker], None], origin: Origin | None) -> None:
+        if origin is not None and not isinstance(origin, Origin):
+            raise TypeError(f"expected an Origin, as circuits have, or None, got {origin!r:.100}")
         if self._guard is None:
             raise RuntimeError(f"{self}: expected a pipeline that runs, this one is not set up yet")
         await self._guard.control(step)

@@ -46,3 +46,14 @@ def test__name__is_taken():
 def test__watch__what_is_no_transport__is_refused():
     with pytest.raises(TypeError, match="expected a transport, got None"):
         CircuitBreakerProcessor().watch(None)
+
+
+@pytest.mark.parametrize("step", ["open_circuits", "close_circuits", "reset_circuits"])
+async def test__by_hand__what_is_no_origin__is_refused(step):
+    with pytest.raises(TypeError, match="expected an Origin, as circuits have, or None, got 'TTS'"):
+        await getattr(CircuitBreakerProcessor(), step)("TTS")
+
+
+async def test__set_mode__what_is_no_mode__is_refused_before_the_pipeline_is_asked_for():
+    with pytest.raises(ValueError, match="'banana' is not a valid Mode"):
+        await CircuitBreakerProcessor().set_mode("banana")
