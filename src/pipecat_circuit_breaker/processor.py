@@ -7,6 +7,7 @@
 """The processor that users insert into their pipeline."""
 
 import asyncio
+import difflib
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -54,6 +55,10 @@ _EVENTS = {
     Change.PROBED: "on_circuit_half_opened",
     Change.CLOSED: "on_circuit_closed",
 }
+
+#: Events whose handlers are called in a task, and in place.
+_IN_A_TASK = (*_EVENTS.values(), "on_circuit_given_up", "on_tool_loop")
+_IN_PLACE = ("on_circuit_changed", "on_guard_left")
 
 #: Arguments of pipecat's own processors that make sense for this one.
 _PARENTS = {"name", "metrics"}
@@ -166,10 +171,27 @@ class CircuitBreakerProcessor(FrameProcessor):
         self._incidents: dict[str, Incident] = {}
         self._outages: dict[int, _Outage] = {}
         self._running = False
-        for event in (*_EVENTS.values(), "on_circuit_given_up", "on_tool_loop"):
+        for event in _IN_A_TASK:
             self._register_event_handler(event)
-        for event in ("on_circuit_changed", "on_guard_left"):
+        for event in _IN_PLACE:
             self._register_event_handler(event, sync=True)
+
+    def add_event_handler(self, event_name: str, handler: Callable[..., Any]) -> None:
+        """Add a handler for an event; ``event_handler`` does the same as a decorator.
+
+        Args:
+            event_name: The event's name.
+            handler: Called when the event occurs; may be a coroutine function.
+
+        Raises:
+            ValueError: There is no such event. Pipecat itself only warns.
+        """
+        if event_name not in self._event_handlers:
+            near = difflib.get_close_matches(event_name, self._event_handlers, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            events = ", ".join((*_IN_A_TASK, *_IN_PLACE))
+            raise ValueError(f"expected one of {events}; got {event_name!r}{meant}")
+        super().add_event_handler(event_name, handler)
 
     @property
     def guard(self) -> Guard | None:

@@ -57,3 +57,16 @@ async def test__by_hand__what_is_no_origin__is_refused(step):
 async def test__set_mode__what_is_no_mode__is_refused_before_the_pipeline_is_asked_for():
     with pytest.raises(ValueError, match="'banana' is not a valid Mode"):
         await CircuitBreakerProcessor().set_mode("banana")
+
+
+def test__event_handler__no_such_event__is_refused_and_names_the_one_that_is_meant():
+    with pytest.raises(
+        ValueError, match="got 'on_circuit_open'; did you mean 'on_circuit_opened'?"
+    ):
+
+        @CircuitBreakerProcessor().event_handler("on_circuit_open")
+        async def on_circuit_open(breaker, incident): ...
+
+
+def test__event_handler__event_of_any_processor__is_taken():
+    CircuitBreakerProcessor().add_event_handler("on_after_push_frame", print)
