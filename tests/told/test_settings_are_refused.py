@@ -2,7 +2,9 @@
 
 import pytest
 
-from pipecat_circuit_breaker import CircuitBreakerProcessor, Mode
+from pipecat_circuit_breaker import CircuitBreakerParams, CircuitBreakerProcessor, Mode
+from pipecat_circuit_breaker.testing import running
+from tests.told.told_parts import own_lines
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,13 @@ def test__event_handler__no_such_event__is_refused_and_names_the_one_that_is_mea
 
 def test__event_handler__event_of_any_processor__is_taken():
     CircuitBreakerProcessor().add_event_handler("on_after_push_frame", print)
+
+
+async def test__two_breakers_with_different_params__the_log_names_what_differs():
+    lines = own_lines()
+    first = CircuitBreakerProcessor(params=CircuitBreakerParams(max_errors=5, window_secs=7))
+    second = CircuitBreakerProcessor(params=CircuitBreakerParams(max_errors=3, window_secs=7))
+    async with running(first, second):
+        [(level, line)] = lines
+    assert level == "WARNING"
+    assert line.endswith("those of the first hold: max_errors=5 (not 3)")
