@@ -33,7 +33,7 @@ from pipecat_circuit_breaker._core.origin import Origin
 from pipecat_circuit_breaker._pipeline.call import Tags
 from pipecat_circuit_breaker._pipeline.clients import Clients
 from pipecat_circuit_breaker._pipeline.guard import Guard
-from pipecat_circuit_breaker._pipeline.releases import worker_of
+from pipecat_circuit_breaker._pipeline.releases import Worker, worker_of
 from pipecat_circuit_breaker.frames import CircuitBreakerFrame
 from pipecat_circuit_breaker.health import Health, health_of
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
@@ -171,6 +171,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         self._incidents: dict[str, Incident] = {}
         self._outages: dict[int, _Outage] = {}
         self._running = False
+        self._is_ending = False
         for event in _IN_A_TASK:
             self._register_event_handler(event)
         for event in _IN_PLACE:
@@ -386,12 +387,17 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Args:
             setup: Configuration for frame processor setup.
+
+        Raises:
+            RuntimeError: It stands twice in this pipeline, which lets no frame through then.
         """
         await super().setup(setup)
-        # A pipeline that was stopped may run again, in another worker.
-        if self._guard is not None:
-            await self._guard.leave()
         worker = worker_of(setup, self)
+        if self._guard is not None:
+            self._refuse_two_places(self._guard, worker)
+            # A pipeline that was stopped may run again, in another worker.
+            await self._guard.leave()
+        self._is_ending = False
         self._guard = Guard.join(
             worker,
             self._params,
@@ -408,6 +414,21 @@ class CircuitBreakerProcessor(FrameProcessor):
             failover.join(self._guard)
         for clients in self._watched:
             await self._note_clients(clients)
+
+    def _refuse_two_places(self, guard: Guard, worker: Worker) -> None:
+        """Report that it stands in two places: it hands frames on to its neighbours in the second."""
+        if guard.has_left:
+            return
+        if guard.worker is worker:
+            # Newer releases report what setup raises, older ones do not start the pipeline.
+            raise RuntimeError(
+                f"{self} stands twice in the pipeline of {worker}: keep one, or make a second one"
+            )
+        if not self._is_ending and not guard.worker.has_finished():
+            guard.say_error(
+                f"{self} stands in two pipelines that run at once, {guard.worker} and {worker}: "
+                "the first gets no frames any more. Make one in the function that makes the pipeline."
+            )
 
     async def _on_pipeline_finished(self, worker: object, frame: Frame | None = None) -> None:
         # The others are followed by a cleanup, once they are through everywhere.
@@ -451,7 +472,7 @@ class CircuitBreakerProcessor(FrameProcessor):
         """
         await super().process_frame(frame, direction)
         if isinstance(frame, EndFrame | CancelFrame):
-            self._running = False
+            self._running, self._is_ending = False, True
         await self.push_frame(frame, direction)
         if isinstance(frame, StartFrame):
             self._running = True

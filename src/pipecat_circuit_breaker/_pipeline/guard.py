@@ -903,6 +903,10 @@ class Guard:
         """Write a line to the log at WARNING; what it says has no cause."""
         self._say("WARNING", line)
 
+    def say_error(self, line: str) -> None:
+        """Write a line to the log at ERROR; what it says has no cause."""
+        self._say("ERROR", line)
+
     def report(self, doing: str, error: Exception) -> None:
         """Report a failure of the breaker itself, once."""
         self._report(doing, error)
