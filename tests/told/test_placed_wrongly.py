@@ -12,6 +12,7 @@ from pipecat_circuit_breaker.testing import Output, ended, running
 from tests.support.parts import Tap, settle
 from tests.told.told_parts import own_lines
 
+
 @pytest.mark.parametrize(
     "line",
     [

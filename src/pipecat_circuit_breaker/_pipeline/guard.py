@@ -110,6 +110,8 @@ class Guard:
         #: What this bot and its fleet know of each other; None without one.
         self.fleet: View | None = None
         self._telling: set[asyncio.Task[None]] = set()
+        # Whether somebody who looked has closed a circuit: the next frame tells it.
+        self._has_untold = False
         self._undo: list[Undo] = []
         self._undo_alert: list[Undo] = []
         self._attach(worker.pipeline)
@@ -201,9 +203,7 @@ class Guard:
         """Close what is over for all; in the fleet's task, which waits for no bot."""
         if not self._has_left:
             self._breaker.over_in_fleet(origins)
-            telling = asyncio.ensure_future(self.tell())
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
+            self._tell_soon()
 
     def _attach(self, pipeline: FrameProcessor) -> None:
         numbers = count()
@@ -247,12 +247,16 @@ class Guard:
     @property
     def circuits(self) -> tuple[CircuitSnapshot, ...]:
         """Every circuit as it is now."""
-        return self._breaker.circuits
+        circuits = self._breaker.circuits
+        self._has_untold = self._breaker.has_news
+        return circuits
 
     @property
     def open_incidents(self) -> tuple[Incident, ...]:
         """What has happened until now where it is not over."""
-        return self._breaker.open_incidents
+        incidents = self._breaker.open_incidents
+        self._has_untold = self._breaker.has_news
+        return incidents
 
     @property
     def totals(self) -> tuple[Totals, ...]:
@@ -408,12 +412,19 @@ class Guard:
         return now - cause.at >= WINDOWS_CARRIED * self._params.window_secs
 
     def _note_use(self, processor: FrameProcessor, frame: Frame, handled: str) -> None:
+        if self._has_untold:
+            self._has_untold = False
+            self._tell_soon()
         if self._breaker.has_open_at(processor.id):
             # That an output is handed a message does not mean that it sends it.
             if not (isinstance(frame, releases.MESSAGES) and releases.is_output(processor)):
                 self._breaker.used(processor.id, handled)
                 self._in_hand[processor.id] = causality.noted()
-        elif not self._breaker.any_open and self._params.clock() >= self._alert_until:
+        elif self._breaker.any_open:
+            if self._breaker.is_due:
+                self._breaker.look()
+                self._tell_soon()
+        elif self._params.clock() >= self._alert_until:
             self._stand_down()
 
     def _pass(self, door: Door, frame: Frame, direction: FrameDirection) -> Link:
@@ -841,6 +852,12 @@ class Guard:
         finally:
             self._is_telling = False
             causality.restore(token)
+
+    def _tell_soon(self) -> None:
+        """Tell it in a task: whoever has brought it about waits for nobody."""
+        telling = asyncio.ensure_future(self.tell())
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
 
     async def _tell_one(self, news: News) -> None:
         try:
