@@ -44,7 +44,9 @@ class ChannelHealth(TypedDict):
 
     Parameters:
         state: The worst state of its channels' circuits.
-        connected: Whether somebody is; None where nobody watches.
+        connected: Whether somebody is; None where nobody watches, and until a
+            transport that is watched has told of its first client. Messages are
+            sent meanwhile.
         down: Destinations that are down; at most 8. Empty where it has but one.
         held_messages: Messages held back since, or that would have been.
         unsent_messages: Messages that were not sent since nobody is connected.
@@ -142,7 +144,7 @@ def health_of(guard: Guard | None) -> Health:
         channels={
             name: ChannelHealth(
                 state=_worst(channels.get(name, [])),
-                connected=facts.is_connected,
+                connected=connected,
                 down=[
                     circuit.origin.destination
                     for circuit in _not_closed(channels.get(name, []))
@@ -152,7 +154,7 @@ def health_of(guard: Guard | None) -> Health:
                 unsent_messages=unsent,
                 probe_in_secs=_soonest(channels.get(name, [])),
             )
-            for name, facts, unsent in guard.channels
+            for name, connected, unsent in guard.channels
         },
         failovers={services.switcher: _of_failover(services) for services in guard.failovers},
     )

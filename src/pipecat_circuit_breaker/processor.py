@@ -248,6 +248,9 @@ class CircuitBreakerProcessor(FrameProcessor):
         that is a client itself counts as one: ``on_connected`` and
         ``on_disconnected``.
 
+        Until the first has come, or gone, it is not known whether anybody is there:
+        messages are sent, and ``health()`` says None.
+
         Call it before the pipeline runs. Later nobody can tell who is there
         already, but for rooms that say so and pipecat's own transports for one
         client; on others messages are then sent until the bot itself has left.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.causality import Link, descend
 from pipecat_circuit_breaker._core.channel import Channel, Output
 from pipecat_circuit_breaker._core.circuit import (
@@ -275,10 +274,14 @@ class Breaker:
         return self._journal.open_incidents(self.mode)
 
     @property
-    def channels(self) -> tuple[tuple[str, ChannelFacts, int], ...]:
-        """Each output: its name, what is known of it, how much was not sent since somebody left."""
+    def channels(self) -> tuple[tuple[str, bool | None, int], ...]:
+        """Each output: its name, whether somebody is there, how much was not sent since all have left."""
         return tuple(
-            (self._processors[id].name, output.facts, output.absence.messages)
+            (
+                self._processors[id].name,
+                output.is_connected if output.is_known else None,
+                output.absence.messages,
+            )
             for id, output in self._outputs.items()
         )
 

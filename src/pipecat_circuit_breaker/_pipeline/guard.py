@@ -26,7 +26,6 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_output import BaseOutputTransport
 
 from pipecat_circuit_breaker._core import backoff, causality, remarks
-from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import Breaker, Delivery
 from pipecat_circuit_breaker._core.causality import WINDOWS_CARRIED, Causality, Link, Note
 from pipecat_circuit_breaker._core.channel import Absence, Output
@@ -274,8 +273,8 @@ class Guard:
         return self._breaker.mode
 
     @property
-    def channels(self) -> tuple[tuple[str, ChannelFacts, int], ...]:
-        """Each output transport: its name, what is known of it, how much it has not sent to nobody."""
+    def channels(self) -> tuple[tuple[str, bool | None, int], ...]:
+        """Each output transport: its name, whether somebody is there, how much it has not sent to nobody."""
         return self._breaker.channels
 
     def _call(self) -> Call:
@@ -303,14 +302,16 @@ class Guard:
         self._be_alert()
         await self.tell()
 
-    def connected(self, output: FrameProcessor, *, connected: bool) -> None:
-        """Say whether there is anybody to send to."""
+    def connected(self, output: FrameProcessor, *, connected: bool | None) -> None:
+        """Say whether there is anybody to send to; None where that is not known yet."""
         channel = self._breaker.output(output)
-        channel.is_watched, channel.is_connected = True, connected
-        if not connected:
+        # As long as nobody knows, somebody may be there: what is sent may get through.
+        channel.is_watched, channel.is_connected = True, connected is not False
+        channel.is_known = connected is not None
+        if connected is False:
             channel.went_at = self._params.clock()
         absence, channel.absence = channel.absence, Absence()
-        if not connected:
+        if connected is False:
             self._breaker.nobody_left(channel)
         if absence.since is not None:
             self._say(
