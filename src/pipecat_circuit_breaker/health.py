@@ -44,7 +44,9 @@ class ChannelHealth(TypedDict):
 
     Parameters:
         state: The worst state of its channels' circuits.
-        connected: Whether somebody is; None where nobody watches.
+        connected: Whether somebody is; None where nobody watches, and until a
+            transport that is watched has told of its first client. Messages are
+            sent meanwhile.
         down: Destinations that are down; at most 8. Empty where it has but one.
         held_messages: Messages held back since, or that would have been.
         unsent_messages: Messages that were not sent since nobody is connected.
@@ -65,7 +67,8 @@ class FailoverHealth(TypedDict):
     Parameters:
         status: ``ok``; ``degraded`` where a service fails; ``out`` where none has
             answered the latest request.
-        answers: Name of the service that has answered last; None before.
+        answers: Name of the service that has answered last; None before, and while
+            none does.
         failing: Names of the services that fail.
         probe_in_secs: Seconds until the next of them may be asked again to see
             whether it works; None where none fails, or one is being asked.
@@ -141,7 +144,7 @@ def health_of(guard: Guard | None) -> Health:
         channels={
             name: ChannelHealth(
                 state=_worst(channels.get(name, [])),
-                connected=facts.is_connected,
+                connected=connected,
                 down=[
                     circuit.origin.destination
                     for circuit in _not_closed(channels.get(name, []))
@@ -151,7 +154,7 @@ def health_of(guard: Guard | None) -> Health:
                 unsent_messages=unsent,
                 probe_in_secs=_soonest(channels.get(name, [])),
             )
-            for name, facts, unsent in guard.channels
+            for name, connected, unsent in guard.channels
         },
         failovers={services.switcher: _of_failover(services) for services in guard.failovers},
     )
@@ -163,7 +166,7 @@ def _of_failover(services: Services) -> FailoverHealth:
     known = [wait for wait in waits if wait is not None]
     return FailoverHealth(
         status="out" if services.is_out else "degraded" if failing else "ok",
-        answers=services.answers,
+        answers=None if services.is_out else services.answers,
         failing=[guarded.origin.processor for guarded in failing],
         probe_in_secs=round(min(known), 3) if known else None,
     )

@@ -2,12 +2,18 @@
 
 import asyncio
 
-from pipecat.frames.frames import OutputTransportMessageFrame
+from pipecat.frames.frames import OutputTransportMessageFrame, TextFrame
+from tenacity import wait_fixed
 
-from pipecat_circuit_breaker import CircuitState
+from pipecat_circuit_breaker import (
+    CircuitBreakerParams,
+    CircuitBreakerProcessor,
+    CircuitState,
+    Ending,
+)
 from pipecat_circuit_breaker.testing import Output, running
 from tests.contract.contract_parts import MAX_ERRORS, breaker_with
-from tests.support.parts import app_message, dead, settle
+from tests.support.parts import Tap, app_message, dead, settle
 
 
 async def test__channel_comes_back__one_probe_and_all_is_well(clock):
@@ -84,3 +90,48 @@ async def test__late_failure_of_a_message_from_before__decides_nothing(clock):
         release.set()
         await settle()
         assert breaker.circuits[0].state is CircuitState.CLOSED
+
+
+async def through_a_short_outage(worker, output, clock):
+    """One message arrives while the errors of its channel still cool down, and no other is sent."""
+    await worker.queue_frame(app_message())
+    await settle()
+    output.fails = lambda message: None
+    clock.advance(1.0)
+    await worker.queue_frame(app_message())
+    await settle()
+
+
+def breaker_with_a_quick_channel(clock):
+    params = CircuitBreakerParams(
+        clock=clock, cooldown=wait_fixed(5), channel_cooldown=wait_fixed(0.5)
+    )
+    return CircuitBreakerProcessor(params=params)
+
+
+async def test__short_outage_and_no_more_messages__health_says_that_it_is_over(clock):
+    output, breaker, closed = Output(dead), breaker_with_a_quick_channel(clock), []
+    breaker.add_event_handler("on_circuit_closed", lambda _, incident: closed.append(incident))
+    async with running(breaker, Tap(), output) as worker:
+        await through_a_short_outage(worker, output, clock)
+        assert breaker.health()["status"] == "degraded"
+        clock.advance(5.0)
+        assert breaker.health()["status"] == "ok"
+        assert closed == []
+        await worker.queue_frame(TextFrame("any frame"))
+        await settle()
+        assert len(closed) == 1
+
+
+async def test__short_outage_and_no_more_messages__any_frame_ends_it(clock):
+    output, breaker, closed = Output(dead), breaker_with_a_quick_channel(clock), []
+    breaker.add_event_handler("on_circuit_closed", lambda _, incident: closed.append(incident))
+    async with running(breaker, Tap(), output) as worker:
+        await through_a_short_outage(worker, output, clock)
+        await worker.queue_frame(TextFrame("too early"))
+        await settle()
+        assert closed == []
+        clock.advance(5.0)
+        await worker.queue_frame(TextFrame("on time"))
+        await settle()
+        assert [incident.ending for incident in closed] == [Ending.RECOVERED]

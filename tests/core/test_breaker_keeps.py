@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import Breaker
 from pipecat_circuit_breaker._core.circuits import Mode
 from pipecat_circuit_breaker._core.news import Change
@@ -113,15 +112,15 @@ def test__call__nobody_knows_it__is_none(bench):
     assert [i.call for i in bench.told()] == [None]
 
 
-def test__channels__each_output__is_told_with_what_is_known_of_it(bench):
+def test__channels__each_output__is_told_with_whether_anybody_is_there(bench):
     other = bench.breaker.output(Processor("Other"))
-    other.is_watched, other.is_connected = True, False
+    other.is_watched, other.is_known, other.is_connected = True, True, False
     bench.sends(2, "bad", ok=False)
     bench.send("good", ok=True)
     bench.sends(3, output=other, ok=True)
     assert bench.breaker.channels == (
-        ("Output", ChannelFacts(("bad",), 1, None), 0),
-        ("Other", ChannelFacts((), 0, False), 3),
+        ("Output", None, 0),
+        ("Other", False, 3),
     )
 
 

@@ -102,6 +102,42 @@ def test__outage__probe_arrives_while_the_errors_are_not_cool__is_over_with_the_
     assert bench.told()[-1].ending is Ending.RECOVERED
 
 
+def recovered(bench):
+    outage(bench)
+    bench.clock.advance(CHANNEL_COOLDOWN)
+    bench.send(ok=True)
+    bench.told()
+
+
+def test__outage__probe_arrives_and_nobody_sends_again__is_over_when_the_errors_are_cool(bench):
+    recovered(bench)
+    bench.clock.advance(COOLDOWN - CHANNEL_COOLDOWN - 0.001)
+    assert not bench.breaker.is_due
+    bench.clock.advance(0.001)
+    assert bench.breaker.is_due
+    bench.breaker.look()
+    assert bench.state("SendError", OUT) is CLOSED
+    assert bench.told()[-1].ending is Ending.RECOVERED
+    assert not bench.breaker.is_due
+
+
+def test__outage__an_error_after_the_recovery__time_alone_does_not_end_it(bench):
+    recovered(bench)
+    bench.error("SendError", OUT)
+    bench.clock.advance(COOLDOWN)
+    bench.breaker.look()
+    assert bench.state("SendError", OUT) is OPEN
+    assert not bench.breaker.is_due
+
+
+def test__outage__opened_by_hand_after_the_recovery__time_does_not_end_it(bench):
+    recovered(bench)
+    bench.breaker.open(None)
+    bench.clock.advance(1_000_000)
+    bench.breaker.look()
+    assert bench.state("SendError", OUT) is OPEN
+
+
 def test__outage__another_error_after_the_recovery__has_to_be_quiet_as_any(bench):
     outage(bench)
     bench.clock.advance(CHANNEL_COOLDOWN)

@@ -113,12 +113,18 @@ async def test__watched__says_who_is_connected_and_what_is_not_sent(clock):
     breaker.watch(transport)
     output = transport.output()
     async with running(breaker, transport.input(), output) as worker:
+        before = breaker.health()["channels"][output.name]["connected"]
+        await worker.queue_frame(app_message())
+        await settle()
         await transport.connect()
+        await settle()
         connected = breaker.health()["channels"][output.name]["connected"]
         await transport.disconnect()
         await storm(worker, 7)
         health = breaker.health()
 
+    assert before is None, "it has not said so yet"
+    assert len(output.sent) == 1, "somebody may be there"
     assert connected is True
     assert health["status"] == "ok"
     assert health["channels"][output.name]["connected"] is False

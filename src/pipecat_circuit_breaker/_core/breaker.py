@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.causality import Link, descend
 from pipecat_circuit_breaker._core.channel import Channel, Output
 from pipecat_circuit_breaker._core.circuit import (
@@ -48,6 +47,8 @@ MANY = 4
 
 #: Whom an output delivers to where all of its destinations are meant.
 EVERYONE = "everyone"
+
+_NEVER = float("inf")
 
 _Ask = tuple[Guarded, Admission]
 
@@ -243,6 +244,8 @@ class Breaker:
             calendar=calendar,
             call=call,
         )
+        # When the errors of a channel that has recovered may be over, at the earliest.
+        self._ease_at = _NEVER
         self._outputs: dict[int, Output] = {}
         self._processors: dict[int, Processor] = {}
         # Errors of each processor that somebody heard, of whatever origin.
@@ -271,10 +274,14 @@ class Breaker:
         return self._journal.open_incidents(self.mode)
 
     @property
-    def channels(self) -> tuple[tuple[str, ChannelFacts, int], ...]:
-        """Each output: its name, what is known of it, how much was not sent since somebody left."""
+    def channels(self) -> tuple[tuple[str, bool | None, int], ...]:
+        """Each output: its name, whether somebody is there, how much was not sent since all have left."""
         return tuple(
-            (self._processors[id].name, output.facts, output.absence.messages)
+            (
+                self._processors[id].name,
+                output.is_connected if output.is_known else None,
+                output.absence.messages,
+            )
             for id, output in self._outputs.items()
         )
 
@@ -328,6 +335,23 @@ class Breaker:
         if self.any_open or self._services.any_open:
             for guarded in self._all():
                 self._apply(guarded, guarded.circuit.look())
+                self._close_if_over(guarded)
+        self._ease_at = min(
+            (guarded.circuit.retry_at for guarded in self._circuits if guarded.works_again),
+            default=_NEVER,
+        )
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the cooldown of errors whose channel has recovered is over; then :meth:`look`."""
+        return self._ease_at < _NEVER and self._clock() >= self._ease_at
+
+    def _close_if_over(self, guarded: Guarded) -> bool:
+        """Close what a channel's recovery has shown to be over, once its cooldown is over too."""
+        is_over = guarded.works_again and guarded.circuit.is_cool
+        if is_over:
+            self._apply(guarded, guarded.circuit.close(Reason.RECOVERED))
+        return is_over
 
     def used(self, processor_id: int, handled: str) -> None:
         """Note that a processor has begun to handle a frame: from now on its quiet says something.
@@ -754,9 +778,9 @@ class Breaker:
         delivery.successes = channel.successes
         delivery.renew()
         for guarded in [*self._circuits.open_at(output.id).values()]:
-            if guarded.works_again and guarded.circuit.is_cool:
-                self._apply(guarded, guarded.circuit.close(Reason.RECOVERED))
-            elif not guarded.fails_on or delivery.handled in guarded.fails_on:
+            if not self._close_if_over(guarded) and (
+                not guarded.fails_on or delivery.handled in guarded.fails_on
+            ):
                 self._apply(guarded, guarded.circuit.use())
 
     def _recovered(self, guarded: Guarded) -> bool:
@@ -773,6 +797,8 @@ class Breaker:
         if by_probe:
             for other in self._circuits.open_at(guarded.origin.processor_id).values():
                 other.works_again = other.by_delivery
+                if other.works_again:
+                    self._ease_at = min(self._ease_at, other.circuit.retry_at)
         return True
 
     def undelivered(self, delivery: Delivery, *, was_success: bool) -> None:

@@ -109,6 +109,8 @@ class Output:
         self.whole_failures = Window(max_errors, window_secs)
         # Whether a transport is asked who is connected.
         self.is_watched = False
+        # Whether it has said so since.
+        self.is_known = False
         self.went_at: float | None = None
         # Since when nothing has been sent because nobody is, and how much of it.
         self.absence = Absence()

@@ -201,6 +201,11 @@ class Circuit:
         return self._opened_at
 
     @property
+    def retry_at(self) -> float:
+        """When the cooldown is over; infinite where it has never opened, or was opened by hand."""
+        return self._retry_at
+
+    @property
     def now(self) -> float:
         """The time, as the circuit sees it."""
         now = self._settings.clock()

@@ -43,7 +43,8 @@ class Clients:
                 f"{transport}: expected a transport with one of {releases.CLIENT_WENT}"
             )
         self.transport = transport
-        self.are_connected = True
+        #: Whether anybody is; None until the transport has said so for the first time.
+        self.are_connected: bool | None = None
         self._on_change = on_change
         self._connections: dict[object, object] = {}
         self._ids: Counter[object] = Counter()

@@ -26,7 +26,6 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_output import BaseOutputTransport
 
 from pipecat_circuit_breaker._core import backoff, causality, remarks
-from pipecat_circuit_breaker._core.advice import ChannelFacts
 from pipecat_circuit_breaker._core.breaker import Breaker, Delivery
 from pipecat_circuit_breaker._core.causality import WINDOWS_CARRIED, Causality, Link, Note
 from pipecat_circuit_breaker._core.channel import Absence, Output
@@ -110,6 +109,8 @@ class Guard:
         #: What this bot and its fleet know of each other; None without one.
         self.fleet: View | None = None
         self._telling: set[asyncio.Task[None]] = set()
+        # Whether somebody who looked has closed a circuit: the next frame tells it.
+        self._has_untold = False
         self._undo: list[Undo] = []
         self._undo_alert: list[Undo] = []
         self._attach(worker.pipeline)
@@ -141,10 +142,10 @@ class Guard:
         if guard is None:
             guard = cls(worker, params, observer)
             setattr(worker, _GUARD, guard)
-        elif guard._params != params:
+        elif different := _differences(guard._params, params):
             logger.warning(
                 f"{worker}: more than one circuit breaker with different parameters, "
-                f"those of the first hold: {guard._params}"
+                f"those of the first hold: {', '.join(different)}"
             )
         guard.leader = guard.leader or tell
         guard._listeners.append(tell)
@@ -201,9 +202,7 @@ class Guard:
         """Close what is over for all; in the fleet's task, which waits for no bot."""
         if not self._has_left:
             self._breaker.over_in_fleet(origins)
-            telling = asyncio.ensure_future(self.tell())
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
+            self._tell_soon()
 
     def _attach(self, pipeline: FrameProcessor) -> None:
         numbers = count()
@@ -247,12 +246,16 @@ class Guard:
     @property
     def circuits(self) -> tuple[CircuitSnapshot, ...]:
         """Every circuit as it is now."""
-        return self._breaker.circuits
+        circuits = self._breaker.circuits
+        self._has_untold = self._breaker.has_news
+        return circuits
 
     @property
     def open_incidents(self) -> tuple[Incident, ...]:
         """What has happened until now where it is not over."""
-        return self._breaker.open_incidents
+        incidents = self._breaker.open_incidents
+        self._has_untold = self._breaker.has_news
+        return incidents
 
     @property
     def totals(self) -> tuple[Totals, ...]:
@@ -270,8 +273,8 @@ class Guard:
         return self._breaker.mode
 
     @property
-    def channels(self) -> tuple[tuple[str, ChannelFacts, int], ...]:
-        """Each output transport: its name, what is known of it, how much it has not sent to nobody."""
+    def channels(self) -> tuple[tuple[str, bool | None, int], ...]:
+        """Each output transport: its name, whether somebody is there, how much it has not sent to nobody."""
         return self._breaker.channels
 
     def _call(self) -> Call:
@@ -299,14 +302,16 @@ class Guard:
         self._be_alert()
         await self.tell()
 
-    def connected(self, output: FrameProcessor, *, connected: bool) -> None:
-        """Say whether there is anybody to send to."""
+    def connected(self, output: FrameProcessor, *, connected: bool | None) -> None:
+        """Say whether there is anybody to send to; None where that is not known yet."""
         channel = self._breaker.output(output)
-        channel.is_watched, channel.is_connected = True, connected
-        if not connected:
+        # As long as nobody knows, somebody may be there: what is sent may get through.
+        channel.is_watched, channel.is_connected = True, connected is not False
+        channel.is_known = connected is not None
+        if connected is False:
             channel.went_at = self._params.clock()
         absence, channel.absence = channel.absence, Absence()
-        if not connected:
+        if connected is False:
             self._breaker.nobody_left(channel)
         if absence.since is not None:
             self._say(
@@ -408,12 +413,19 @@ class Guard:
         return now - cause.at >= WINDOWS_CARRIED * self._params.window_secs
 
     def _note_use(self, processor: FrameProcessor, frame: Frame, handled: str) -> None:
+        if self._has_untold:
+            self._has_untold = False
+            self._tell_soon()
         if self._breaker.has_open_at(processor.id):
             # That an output is handed a message does not mean that it sends it.
             if not (isinstance(frame, releases.MESSAGES) and releases.is_output(processor)):
                 self._breaker.used(processor.id, handled)
                 self._in_hand[processor.id] = causality.noted()
-        elif not self._breaker.any_open and self._params.clock() >= self._alert_until:
+        elif self._breaker.any_open:
+            if self._breaker.is_due:
+                self._breaker.look()
+                self._tell_soon()
+        elif self._params.clock() >= self._alert_until:
             self._stand_down()
 
     def _pass(self, door: Door, frame: Frame, direction: FrameDirection) -> Link:
@@ -842,6 +854,12 @@ class Guard:
             self._is_telling = False
             causality.restore(token)
 
+    def _tell_soon(self) -> None:
+        """Tell it in a task: whoever has brought it about waits for nobody."""
+        telling = asyncio.ensure_future(self.tell())
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
     async def _tell_one(self, news: News) -> None:
         try:
             level = log_level(news)
@@ -903,6 +921,10 @@ class Guard:
         """Write a line to the log at WARNING; what it says has no cause."""
         self._say("WARNING", line)
 
+    def say_error(self, line: str) -> None:
+        """Write a line to the log at ERROR; what it says has no cause."""
+        self._say("ERROR", line)
+
     def report(self, doing: str, error: Exception) -> None:
         """Report a failure of the breaker itself, once."""
         self._report(doing, error)
@@ -928,6 +950,15 @@ class Guard:
             pass  # a sink that raises must not stop a frame
         finally:
             causality.restore(token)
+
+
+def _differences(held: CircuitBreakerParams, given: CircuitBreakerParams) -> list[str]:
+    """What of two breakers' settings is not alike, the one that holds first."""
+    return [
+        f"{name}={one_line(value, 100)} (not {one_line(getattr(given, name), 100)})"
+        for name, value in held
+        if value != getattr(given, name)
+    ]
 
 
 def _processors(

@@ -85,6 +85,10 @@ class Worker(Protocol):
         """Listen to one of its events."""
         ...
 
+    def has_finished(self) -> bool:
+        """Whether its pipeline is over."""
+        ...
+
     async def stop_when_done(self) -> None:
         """End the pipeline once what is queued has been played."""
         ...
