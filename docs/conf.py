@@ -56,7 +56,7 @@ nitpick_ignore_regex = [
     # What a public signature names of the inside.
     ("py:.*", r"pipecat_circuit_breaker\.(_core|_pipeline|fleet\.view)\..*"),
     # Imported for type checkers alone, so autodoc does not know whose they are.
-    ("py:class", r"ServiceSwitcher|BaseTextAggregator|MeterProvider|TracerProvider"),
+    ("py:class", r"PipelineWorker|ServiceSwitcher|BaseTextAggregator|MeterProvider|TracerProvider"),
 ]
 
 html_theme = "furo"

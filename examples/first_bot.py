@@ -16,6 +16,7 @@ breaker ends that after five. Type ``/heal tts``, and it talks again.
 """
 
 import os
+from inspect import signature
 from typing import Any
 
 from loguru import logger
@@ -32,6 +33,7 @@ from pipecat.runner.utils import create_transport
 from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.services.openai.stt import OpenAISTTService
 from pipecat.services.openai.tts import OpenAITTSService
+from pipecat.services.tts_service import TTSService
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
 
@@ -44,6 +46,10 @@ try:
 except ImportError:  # before pipecat 1.3.0
     from pipecat.pipeline.runner import PipelineRunner as WorkerRunner
     from pipecat.pipeline.task import PipelineTask as PipelineWorker
+
+# From 1.8.0 on Pipecat gives a voice up for good after three silent turns. This one may come back.
+LIMIT = "max_consecutive_zero_audio_contexts"
+VOICE: dict[str, Any] = {LIMIT: 0} if LIMIT in signature(TTSService.__init__).parameters else {}
 
 transport_params = {
     "webrtc": lambda: TransportParams(audio_in_enabled=True, audio_out_enabled=True),
@@ -66,7 +72,7 @@ async def run_bot(transport: BaseTransport, runner_args: RunnerArguments, **open
 
     stt = OpenAISTTService(**openai)
     llm = OpenAILLMService(**openai)
-    tts = OpenAITTSService(**openai)
+    tts = OpenAITTSService(**openai, **VOICE)
     user, assistant = LLMContextAggregatorPair(
         LLMContext(), user_params=LLMUserAggregatorParams(vad_analyzer=SileroVADAnalyzer())
     )

@@ -54,7 +54,8 @@ async def run_bot(transport: BaseTransport, runner_args: RunnerArguments, **open
             OpenAISTTService(**openai),
             user,
             OpenAILLMService(**openai),
-            OpenAITTSService(**openai),
+            # Pipecat gives a voice up for good after three silent turns. This one may come back.
+            OpenAITTSService(**openai, max_consecutive_zero_audio_contexts=0),
             transport.output(),
             assistant,
         ]

@@ -34,7 +34,7 @@ from pipecat_circuit_breaker._pipeline.call import Tags
 from pipecat_circuit_breaker._pipeline.clients import Clients
 from pipecat_circuit_breaker._pipeline.guard import Guard
 from pipecat_circuit_breaker._pipeline.insert import insert_first
-from pipecat_circuit_breaker._pipeline.releases import Worker, worker_of
+from pipecat_circuit_breaker._pipeline.releases import worker_of
 from pipecat_circuit_breaker.frames import CircuitBreakerFrame
 from pipecat_circuit_breaker.health import Health, health_of
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals
@@ -43,6 +43,7 @@ from pipecat_circuit_breaker.tool_loop import ToolLoop
 
 if TYPE_CHECKING:
     from pipecat.pipeline.service_switcher import ServiceSwitcher
+    from pipecat.pipeline.worker import PipelineWorker  # 1.3.0
     from pipecat.utils.text.base_text_aggregator import BaseTextAggregator
 
     from pipecat_circuit_breaker.failover import Failover
@@ -331,7 +332,7 @@ class CircuitBreakerProcessor(FrameProcessor):
             failover.join(self._guard)
         return failover
 
-    async def insert_into(self, worker: Worker) -> None:
+    async def insert_into(self, worker: "PipelineWorker") -> None:
         """Come into the pipeline of a worker that somebody else has made, in the first place.
 
         For a setup file: pipecat calls its ``setup_pipeline_worker`` with each worker before

@@ -11,10 +11,9 @@ from typing import Any
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_circuit_breaker._pipeline import releases
-from pipecat_circuit_breaker._pipeline.releases import Worker
 
 
-async def insert_first(processor: FrameProcessor, worker: Worker) -> None:
+async def insert_first(processor: FrameProcessor, worker: Any) -> None:
     """Insert a processor right before the application's pipeline, behind RTVI.
 
     Args:

@@ -40,10 +40,10 @@ class Provider:
             name: Said in each answer, so that one knows whose it is.
         """
         self.name = name
-        #: What fails at present: ``"llm"``, ``"tts"``, ``"stt"``.
-        self.fails = {"llm": False, "tts": False, "stt": False}
-        #: Requests so far, those that failed included, by the same names.
-        self.requests = {"llm": 0, "tts": 0, "stt": 0}
+        #: By ``"llm"``, ``"tts"`` and ``"stt"``, whether it fails at present.
+        self.fails: dict[str, bool] = {"llm": False, "tts": False, "stt": False}
+        #: By the same names, the requests so far, those that failed included.
+        self.requests: dict[str, int] = {"llm": 0, "tts": 0, "stt": 0}
         self._runner: web.AppRunner | None = None
         self._base_url = ""
 
