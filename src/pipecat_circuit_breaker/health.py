@@ -65,7 +65,8 @@ class FailoverHealth(TypedDict):
     Parameters:
         status: ``ok``; ``degraded`` where a service fails; ``out`` where none has
             answered the latest request.
-        answers: Name of the service that has answered last; None before.
+        answers: Name of the service that has answered last; None before, and while
+            none does.
         failing: Names of the services that fail.
         probe_in_secs: Seconds until the next of them may be asked again to see
             whether it works; None where none fails, or one is being asked.
@@ -163,7 +164,7 @@ def _of_failover(services: Services) -> FailoverHealth:
     known = [wait for wait in waits if wait is not None]
     return FailoverHealth(
         status="out" if services.is_out else "degraded" if failing else "ok",
-        answers=services.answers,
+        answers=None if services.is_out else services.answers,
         failing=[guarded.origin.processor for guarded in failing],
         probe_in_secs=round(min(known), 3) if known else None,
     )

@@ -285,7 +285,8 @@ class FailedOver(BaseModel):
         took_over: Name of the service that was the last to answer in their place;
             None where none has.
         saved: Requests that were answered in their place.
-        lost: Requests that nobody has answered, or not the whole of it.
+        lost: Requests that nobody has answered, or not the whole of it. Each is in
+            the incident of every service that fails then; ``totals`` count it once.
         nobody_answers: Whether no service has answered the latest request.
     """
 
@@ -390,6 +391,11 @@ class Incident(BaseModel):
     def secs(self) -> float:
         """Seconds from the opening to this copy."""
         return max(0.0, (self.at - self.opened_at).total_seconds())
+
+    @property
+    def lost_messages(self) -> int:
+        """Messages that were held back, where others were only observed: these the client has missed."""
+        return self.held_messages - self.observed_messages
 
     @property
     def noticed(self) -> str:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["StormFilter", "add_log_file", "log_fleet"]
 
+# What loguru's own files take, and a file that bounds itself does not.
+_OF_LOGURU_FILES = ("rotation", "retention", "compression")
+
 _LINE_CHARS = 256
 _SAMPLE_CHARS = 200
 _DIGITS = b"0123456789"
@@ -359,6 +362,7 @@ def add_log_file(
         by itself.
 
     Raises:
+        TypeError: ``rotation``, ``retention`` or ``compression``, which loguru's own files take.
         ValueError: A value is out of range; the message names it and what was
             expected.
         OSError: The file cannot be written.
@@ -368,6 +372,12 @@ def add_log_file(
             f"path: expected a fixed name, got {str(path)!r}; a new name at each start would "
             "never be deleted, and one file serves all processes"
         )
+    for name in _OF_LOGURU_FILES:
+        if name in options:
+            raise TypeError(
+                f"{name}: the file rotates by itself; expected max_bytes (of all parts together) "
+                f"and files (how many parts), got {name}={options[name]!r:.100}"
+            )
     return logger.add(
         _shared_file(path, max_bytes, files).write,
         level=level,

@@ -7,6 +7,7 @@
 """The processor that users insert into their pipeline."""
 
 import asyncio
+import difflib
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -54,6 +55,10 @@ _EVENTS = {
     Change.PROBED: "on_circuit_half_opened",
     Change.CLOSED: "on_circuit_closed",
 }
+
+#: Events whose handlers are called in a task, and in place.
+_IN_A_TASK = (*_EVENTS.values(), "on_circuit_given_up", "on_tool_loop")
+_IN_PLACE = ("on_circuit_changed", "on_guard_left")
 
 #: Arguments of pipecat's own processors that make sense for this one.
 _PARENTS = {"name", "metrics"}
@@ -151,8 +156,9 @@ class CircuitBreakerProcessor(FrameProcessor):
             raise TypeError(
                 f"expected tags to be a mapping, or a function of the worker, got {tags!r:.100}"
             )
-        if fleet is not None and not callable(getattr(fleet, "join", None)):
-            raise TypeError(f"expected fleet=Fleet(...), got {fleet!r:.100}")
+        if fleet is not None and not callable(getattr(fleet, "outage", None)):
+            # Not its value: a URL may hold a password.
+            raise TypeError(f"expected fleet=Fleet(url), got an object of {type(fleet)}")
         # Direct mode: a frame that passes here waits in no queue of ours.
         super().__init__(enable_direct_mode=True, **kwargs)
         self._params = params or CircuitBreakerParams()
@@ -166,10 +172,27 @@ class CircuitBreakerProcessor(FrameProcessor):
         self._incidents: dict[str, Incident] = {}
         self._outages: dict[int, _Outage] = {}
         self._running = False
-        for event in (*_EVENTS.values(), "on_circuit_given_up", "on_tool_loop"):
+        for event in _IN_A_TASK:
             self._register_event_handler(event)
-        for event in ("on_circuit_changed", "on_guard_left"):
+        for event in _IN_PLACE:
             self._register_event_handler(event, sync=True)
+
+    def add_event_handler(self, event_name: str, handler: Callable[..., Any]) -> None:
+        """Add a handler for an event; ``event_handler`` does the same as a decorator.
+
+        Args:
+            event_name: The event's name.
+            handler: Called when the event occurs; may be a coroutine function.
+
+        Raises:
+            ValueError: There is no such event. Pipecat itself only warns.
+        """
+        if event_name not in self._event_handlers:
+            near = difflib.get_close_matches(event_name, self._event_handlers, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            events = ", ".join((*_IN_A_TASK, *_IN_PLACE))
+            raise ValueError(f"expected one of {events}; got {event_name!r}{meant}")
+        super().add_event_handler(event_name, handler)
 
     @property
     def guard(self) -> Guard | None:
@@ -313,8 +336,9 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Raises:
             RuntimeError: The pipeline is not set up yet.
+            TypeError: ``origin`` is no :class:`Origin`.
         """
-        await self._control(lambda breaker: breaker.open(origin))
+        await self._control(lambda breaker: breaker.open(origin), origin)
 
     async def close_circuits(self, origin: Origin | None = None) -> None:
         """Close by hand, before the cooldown is over.
@@ -326,9 +350,10 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Raises:
             RuntimeError: The pipeline is not set up yet.
+            TypeError: ``origin`` is no :class:`Origin`.
             ValueError: There is no such circuit.
         """
-        await self._control(lambda breaker: breaker.close(origin))
+        await self._control(lambda breaker: breaker.close(origin), origin)
 
     async def reset_circuits(self, origin: Origin | None = None) -> None:
         """Close, and forget all counts.
@@ -338,9 +363,10 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Raises:
             RuntimeError: The pipeline is not set up yet.
+            TypeError: ``origin`` is no :class:`Origin`.
             ValueError: There is no such circuit.
         """
-        await self._control(lambda breaker: breaker.reset(origin))
+        await self._control(lambda breaker: breaker.reset(origin), origin)
 
     async def set_mode(self, mode: Mode, origin: Origin | None = None) -> None:
         """Guard, only observe, or do nothing, from now on.
@@ -351,9 +377,11 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         Raises:
             RuntimeError: The pipeline is not set up yet.
+            TypeError: ``origin`` is no :class:`Origin`.
             ValueError: There is no such circuit, or no such mode.
         """
-        await self._control(lambda breaker: breaker.set_mode(Mode(mode), origin))
+        mode = Mode(mode)
+        await self._control(lambda breaker: breaker.set_mode(mode, origin), origin)
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]
         """Take up guard over the pipeline that is being set up.
@@ -458,7 +486,7 @@ class CircuitBreakerProcessor(FrameProcessor):
             outage.open.add(incident.id)
             return
         outage.open.discard(incident.id)
-        outage.held_messages += incident.held_messages - incident.observed_messages
+        outage.held_messages += incident.lost_messages
         if outage.open:
             return
         del self._outages[channel]
@@ -476,7 +504,9 @@ class CircuitBreakerProcessor(FrameProcessor):
             output = clients.transport.output()
             self._guard.connected(output, connected=clients.are_connected)
 
-    async def _control(self, step: Callable[[Breaker], None]) -> None:
+    async def _control(self, step: Callable[[Breaker], None], origin: Origin | None) -> None:
+        if origin is not None and not isinstance(origin, Origin):
+            raise TypeError(f"expected an Origin, as circuits have, or None, got {origin!r:.100}")
         if self._guard is None:
             raise RuntimeError(f"{self}: expected a pipeline that runs, this one is not set up yet")
         await self._guard.control(step)

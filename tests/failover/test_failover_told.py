@@ -462,6 +462,17 @@ async def test__health__says_who_answers_for_whom():
         assert told["failing"] == ["first"] and 3 < told["probe_in_secs"] < 5
 
 
+async def test__health__nobody_answers_any_more__names_nobody_who_does():
+    async with Bot(*first_fails([FAIL], [FAIL], second=(GOOD, [FAIL]))).talking() as bot:
+        await bot.ask(secs=1)
+        before = bot.breaker.health()["failovers"][bot.switcher.name]
+        await bot.ask(secs=1)
+        after = bot.breaker.health()["failovers"][bot.switcher.name]
+
+        assert (before["status"], before["answers"]) == ("degraded", "second")
+        assert (after["status"], after["answers"]) == ("out", None)
+
+
 @pytest.mark.parametrize("mode", [Mode.DISABLED, Mode.OBSERVE])
 async def test__mode_is_not_to_guard__a_request_is_the_active_services_alone(mode):
     first, second = first_fails([FAIL], GOOD)

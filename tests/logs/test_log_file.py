@@ -99,3 +99,10 @@ async def test__storm_in_a_pipeline__file_holds_a_few_lines(tmp_path):
     assert outcome.figures.sends >= 500
     assert told >= 500
     assert len(records) < 40
+
+
+@pytest.mark.parametrize("name", ["rotation", "retention", "compression"])
+def test__log_file__option_of_loguru_files__is_refused_and_says_what_to_give(tmp_path, name):
+    with pytest.raises(TypeError, match=f"{name}: .* expected max_bytes .* and files .*'1 MB'"):
+        add_log_file(tmp_path / "bot.log", **{name: "1 MB"})
+    assert [*tmp_path.iterdir()] == []

@@ -30,6 +30,7 @@ async def test__observing__storm__is_told_as_observed_and_counted_once(clock):
     assert (first.mode, incident.mode) == (Mode.OBSERVE, Mode.OBSERVE)
     assert incident.held_messages == incident.observed_messages > 150
     assert incident.held_errors == incident.observed_errors > 150
+    assert incident.lost_messages == 0
     # What the output was handed: what opened the circuit, the probes, and what "would have been".
     handed = len(output.failed) + len(output.sent)
     probes = len([p for p in incident.probes if "Message" in p.frame])

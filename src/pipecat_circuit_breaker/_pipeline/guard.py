@@ -141,10 +141,10 @@ class Guard:
         if guard is None:
             guard = cls(worker, params, observer)
             setattr(worker, _GUARD, guard)
-        elif guard._params != params:
+        elif different := _differences(guard._params, params):
             logger.warning(
                 f"{worker}: more than one circuit breaker with different parameters, "
-                f"those of the first hold: {guard._params}"
+                f"those of the first hold: {', '.join(different)}"
             )
         guard.leader = guard.leader or tell
         guard._listeners.append(tell)
@@ -928,6 +928,15 @@ class Guard:
             pass  # a sink that raises must not stop a frame
         finally:
             causality.restore(token)
+
+
+def _differences(held: CircuitBreakerParams, given: CircuitBreakerParams) -> list[str]:
+    """What of two breakers' settings is not alike, the one that holds first."""
+    return [
+        f"{name}={one_line(value, 100)} (not {one_line(getattr(given, name), 100)})"
+        for name, value in held
+        if value != getattr(given, name)
+    ]
 
 
 def _processors(
