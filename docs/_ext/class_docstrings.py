@@ -24,7 +24,7 @@ from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 from sphinx.util.typing import stringify_annotation
 
-_EVENT = re.compile(r"^- (on_\w+): ")
+_EVENT = re.compile(r"^- (on_\w+\([\w, ]*\)): ")
 _FIELD = re.compile(r"    (\w+): (.*)")
 
 

@@ -74,11 +74,11 @@ def missing(known: set[str]) -> Iterator[str]:
 
 
 def undescribed_events() -> Iterator[str]:
-    """Events of public classes that the docstring of their class does not describe."""
+    """Events of public classes that the docstring of their class does not describe, with its arguments."""
     for cls, names in public_objects():
         if inspect.isclass(cls) and "_register_event_handler(" in inspect.getsource(cls):
             for event in sorted({*_EVENT.findall(inspect.getsource(inspect.getmodule(cls)))}):
-                if f"- {event}: " not in cls.__doc__:
+                if not re.search(rf"- {event}\([\w, ]+\): ", cls.__doc__):
                     yield f"{min(names, key=len)}, event {event}"
 
 

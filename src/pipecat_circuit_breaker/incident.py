@@ -394,7 +394,7 @@ class Incident(BaseModel):
 
     @property
     def lost_messages(self) -> int:
-        """Messages that were held back, where others were only observed: these the client has missed."""
+        """Messages that were held back, where others were only observed; these the client has missed."""
         return self.held_messages - self.observed_messages
 
     @property

@@ -121,12 +121,14 @@ class CircuitBreakerParams(BaseModel):
         mode: Whether to guard, only to observe, or to do nothing;
             :meth:`CircuitBreakerProcessor.set_mode` changes it at runtime.
         destination: To whom a message goes, where an output serves several
-            apart: each gets a circuit of its own. By default the frame's
-            ``participant_id`` (Daily, LiveKit), if it has one.
+            apart: a function of the frame that returns its name, or None. Each gets a
+            circuit of its own. By default the frame's ``participant_id`` (Daily,
+            LiveKit), if it has one, else None.
         notify_client: Whether to send the client one RTVI server message when
             its channel can take everything again: ``{"type": "circuit-closed",
             "secs": …, "held_messages": …}``.
-        counts: Which errors count, by default all. An error for which this returns
+        counts: Which errors count: a function of the ``ErrorFrame``, by default
+            ``lambda error: True``. An error for which this returns
             False is neutral: it passes and decides nothing.
         max_circuits: Origins that are kept at most, 1 to 100,000. Beyond it
             the circuit that was longest without news goes, closed ones first.

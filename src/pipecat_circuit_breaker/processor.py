@@ -93,24 +93,24 @@ class CircuitBreakerProcessor(FrameProcessor):
 
     Event handlers available:
 
-    - on_circuit_opened: Called once for each incident, when it begins: errors of the circuit, and
+    - on_circuit_opened(breaker, incident): Called once for each incident, when it begins: errors of the circuit, and
       the messages by which it would feed itself, are held back from here on. Where a transport is
       watched its incidents are told after ``grace_secs``, unless its client has only hung up.
-    - on_circuit_closed: Called once for each incident, when it is over: it has recovered, or its
-      pipeline has come to an end; ``incident.ending`` says which.
-    - on_circuit_half_opened: Called in between, when a probe is let through.
-    - on_circuit_reopened: Called in between, when a probe has failed.
-    - on_circuit_given_up: Called when ``give_up`` says so, before ``give_up_policy`` is applied.
-    - on_circuit_changed: Called in place, where the others are called in a task: at each of these
-      changes, before them. Meant for instruments; a handler must not wait.
-    - on_tool_loop: Called once in a turn of the user whose model went on calling tools when it
-      had been asked to answer without: gets the breaker and the :class:`ToolLoop`. Nobody says
+    - on_circuit_closed(breaker, incident): Called once for each incident, when it is over: it has
+      recovered, or its pipeline has come to an end; ``incident.ending`` says which.
+    - on_circuit_half_opened(breaker, incident): Called in between, when a probe is let through.
+    - on_circuit_reopened(breaker, incident): Called in between, when a probe has failed.
+    - on_circuit_given_up(breaker, incident): Called when ``give_up`` says so, before
+      ``give_up_policy`` is applied.
+    - on_circuit_changed(breaker, incident): Called in place, where the others are called in a task:
+      at each of these changes, before them. Meant for instruments; a handler must not wait.
+    - on_tool_loop(breaker, loop): Called once in a turn of the user whose model went on calling
+      tools when it had been asked to answer without. ``loop`` is a :class:`ToolLoop`. Nobody says
       anything more in this turn, unless the handler does.
-    - on_guard_left: Called in place when its pipeline is over, or before it guards another:
-      ``totals`` say what has been counted in the end. The handler gets the breaker alone.
+    - on_guard_left(breaker): Called in place when its pipeline is over, or before it guards
+      another: ``totals`` say what has been counted in the end.
 
-    Each other handler gets the breaker and the :class:`Incident` as it is then. A
-    :class:`CircuitBreakerFrame` with it goes through the pipeline, both ways.
+    ``incident`` is the :class:`Incident` as it is then. A :class:`CircuitBreakerFrame` with it goes through the pipeline, both ways.
 
     Example::
 
@@ -118,7 +118,7 @@ class CircuitBreakerProcessor(FrameProcessor):
 
         @breaker.event_handler("on_circuit_opened")
         async def on_circuit_opened(breaker, incident):
-            print(incident.origin, incident.trigger, incident.chain)
+            print(incident.origin, incident.trigger, incident.advice.text)
 
         pipeline = Pipeline([breaker, transport.input(), ..., transport.output()])
     """
@@ -145,7 +145,8 @@ class CircuitBreakerProcessor(FrameProcessor):
                 log fields and spans, and not in metrics.
             fleet: What this bot and others tell each other of outages; one for all bots
                 of the process. None shares nothing.
-            **kwargs: ``name`` and ``metrics``, passed to the parent class.
+            **kwargs: ``name``, by default the class and a number, and ``metrics``, by default
+                none: both as pipecat's processors take them.
 
         Raises:
             TypeError: Anything else, which pipecat would ignore in silence.
@@ -358,7 +359,8 @@ class CircuitBreakerProcessor(FrameProcessor):
         """Open by hand: nothing but :meth:`close_circuits` or a reset closes again.
 
         Args:
-            origin: The circuit's origin; None for every circuit there is.
+            origin: The circuit's origin; None for every circuit there is. An origin
+                that has not failed yet gets a circuit, which is open.
 
         Raises:
             RuntimeError: The pipeline is not set up yet.

@@ -1,4 +1,4 @@
-"""The demo says what it awaits and what came of it, in one table, which is README's too."""
+"""The demo says what it awaits and what came of it, in one table, which pages show too."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from pipecat_circuit_breaker.demo.run import Outcome, run_chain, settled
 from pipecat_circuit_breaker.demo.table import COLUMNS, Comparison, Report
 from pipecat_circuit_breaker.demo.tally import Figures, Tally
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 
 #: As much as the table ever has to hold.
 LARGEST = Figures(sends=999_999, failures=999_999, log_lines=999_999, log_bytes=1023 * 2**20)
@@ -95,15 +95,31 @@ def _table_of(markdown: str) -> list[list[str]]:
     ]
 
 
-def test__readme__table__columns_and_chains_are_the_demos():
-    (written,) = re.findall(r"<!-- demo -->\n(.*?)<!-- /demo -->", README.read_text(), re.DOTALL)
-    made = report_of().as_markdown()
+def _written(page: str) -> str:
+    """What a page says that the demo has printed."""
+    text = (ROOT / page).read_text()
+    (written,) = re.findall(r"<!-- demo -->\n(.*?)<!-- /demo -->", text, re.DOTALL)
+    return written.strip()
+
+
+def test__page_of_chains__table__columns_and_chains_are_the_demos():
+    written, made = _written("docs/figures/chains.md"), report_of().as_markdown()
 
     assert [row[:2] for row in _table_of(written)] == [row[:2] for row in _table_of(made)]
     assert _table_of(written)[0] == [*COLUMNS]
-    assert re.sub(r"\d+", "#", made.splitlines()[0]) == re.sub(
-        r"\d+", "#", written.strip().splitlines()[0]
-    )
+    assert re.sub(r"\d+", "#", made.splitlines()[0]) == re.sub(r"\d+", "#", written.splitlines()[0])
+
+
+def test__readme__table__is_a_part_of_the_page_of_chains():
+    whole, part = _written("docs/figures/chains.md"), _written("README.md")
+    chains = re.findall(r"^\| `([\w-]+)` \|", part, re.MULTILINE)
+    made = Report([Comparison(name, KILLED, WORST) for name in chains], Mode.GUARD, "first", 3.0)
+
+    assert set(part.splitlines()) <= set(whole.splitlines())
+    assert [row[:2] for row in _table_of(part)] == [
+        row[:2] for row in _table_of(made.as_markdown())
+    ]
+    assert len(chains) == 3
 
 
 #

@@ -61,14 +61,14 @@ class Failover(BaseObject):
 
     Event handlers available:
 
-    - on_service_failed: Called when a service that worked has failed a request: with ``service``,
-      the processor; ``error``, its ``ErrorFrame``; and ``saved``, a bool: whether the caller got an
+    - on_service_failed(failover, service, error, saved): Called when a service that worked has
+      failed a request. ``service`` is the processor; ``error``, its ``ErrorFrame``; and ``saved``, a bool: whether the caller got an
       answer all the same.
-    - on_service_recovered: Called when a service that had failed works again: with ``service``.
-    - on_request_lost: Called when a request has got no answer, or not the whole of it: with
-      ``partial``, the text that had left of it, empty where nothing had.
-    - on_outage: Called once when no service answers any more, with nothing else.
-    - on_outage_over: Called once when one does again, with nothing else.
+    - on_service_recovered(failover, service): Called when a service that had failed works again.
+    - on_request_lost(failover, partial): Called when a request has got no answer, or not the whole
+      of it. ``partial`` is the text that had left of it, empty where nothing had.
+    - on_outage(failover): Called once when no service answers any more.
+    - on_outage_over(failover): Called once when one does again.
 
     Example::
 

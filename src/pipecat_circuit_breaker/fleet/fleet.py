@@ -100,15 +100,16 @@ class Fleet(BaseObject):
 
     Event handlers available:
 
-    - on_fleet_outage_opened: Called when an outage of the fleet has begun: with ``outage``, an
-      :class:`Outage`, and ``first``, a bool. It is True in exactly one process, that whose report
+    - on_fleet_outage_opened(fleet, outage, first): Called when an outage of the fleet has begun.
+      ``outage`` is an :class:`Outage`, and ``first`` a bool. It is True in exactly one process, that whose report
       has opened it; in none where it was opened by hand.
-    - on_fleet_outage_changed: Called when somebody probes, or a probe has failed or was lost: with
-      ``outage``.
-    - on_fleet_outage_closed: Called when it is over: with ``outage`` and ``first``, which is True in
-      that process alone whose probe has closed it, or which has found out that it is forgotten.
-    - on_fleet_alone: Called once when the store does not answer any more: with ``reason``, a text.
-    - on_fleet_connected: Called once when it does, with nothing else.
+    - on_fleet_outage_changed(fleet, outage): Called when somebody probes, or a probe has failed or
+      was lost.
+    - on_fleet_outage_closed(fleet, outage, first): Called when it is over. ``first`` is True in that
+      process alone whose probe has closed it, or which has found out that it is forgotten.
+    - on_fleet_alone(fleet, reason): Called once when the store does not answer any more. ``reason`` is
+      a text.
+    - on_fleet_connected(fleet): Called once when it does.
 
     Example::
 

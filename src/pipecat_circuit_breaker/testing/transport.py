@@ -19,8 +19,8 @@ class Transport(BaseTransport):
 
     Event handlers available:
 
-    - on_client_connected: Called when :meth:`connect` is.
-    - on_client_disconnected: Called when :meth:`disconnect` is.
+    - on_client_connected(transport, client): Called when :meth:`connect` is.
+    - on_client_disconnected(transport, client): Called when :meth:`disconnect` is.
 
     Both get the transport and the client.
 

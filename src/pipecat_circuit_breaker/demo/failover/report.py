@@ -123,6 +123,7 @@ class Report:
     def legend(self) -> Iterator[str]:
         """What the words of the picture mean."""
         yield "heard: the whole answer, once; backup: the second provider's; lost: neither."
+        yield "Pipecat 1.14 switches only where a service cannot work any more (HTTP 401), 1.7 at any error."
         yield f"late: the first word came more than {LATE_SECS:g} s after the question."
 
 
