@@ -34,7 +34,7 @@ from pipecat_circuit_breaker._pipeline.call import Tags
 from pipecat_circuit_breaker._pipeline.clients import Clients
 from pipecat_circuit_breaker._pipeline.guard import Guard
 from pipecat_circuit_breaker._pipeline.insert import insert_first
-from pipecat_circuit_breaker._pipeline.releases import worker_of
+from pipecat_circuit_breaker._pipeline.releases import Worker, worker_of
 from pipecat_circuit_breaker.frames import CircuitBreakerFrame
 from pipecat_circuit_breaker.health import Health, health_of
 from pipecat_circuit_breaker.incident import CircuitSnapshot, Incident, Totals

@@ -128,7 +128,7 @@ async def test__frame_with_a_callback__is_called_back_at_the_end_too(clock):
 
 
 async def test__kinds_of_frame_without_end__pass_and_are_not_kept(clock, monkeypatch):
-    monkeypatch.setattr(doors, "_MAX_UNTRACKED", len(doors.UNTRACKED))
+    monkeypatch.setattr(doors, "_MAX_KINDS", len(doors.UNTRACKED))
     known, tap = {*doors.UNTRACKED}, Tap()
     async with running(breaker_with(clock), tap) as worker:
         sorts = [type(f"Sort{n}", (DataFrame,), {}) for n in range(20)]

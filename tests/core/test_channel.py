@@ -19,10 +19,9 @@ def output():
 
 def test__new_channel__nothing_was_sent__nothing_is_known_against_it(channel):
     assert channel.destination == "ann"
-    assert (channel.guarded, channel.kinds, channel.generation, channel.successes) == (
+    assert (channel.guarded, channel.kinds, channel.successes) == (
         None,
         set(),
-        0,
         0,
     )
     assert not channel.has_failed
@@ -84,12 +83,6 @@ def test__failed__after_a_success__it_has_delivered_all_the_same(channel):
     channel.delivered()
     channel.failed("app")
     assert channel.has_delivered
-
-
-def test__generation__is_that_of_its_circuit(channel, clock):
-    channel.guarded = guarded_for(clock)
-    channel.guarded.circuit.trip()
-    assert channel.generation == 1
 
 
 def test__new_output__is_connected_and_has_not_ended(output):

@@ -146,11 +146,18 @@ class Delivery:
     @property
     def is_void(self) -> bool:
         """Whether the channel has opened or closed since: then its outcome says nothing."""
-        return self._generations != (self.channel.generation, self.output.whole.generation)
+        return self._generations != self._now()
 
     def renew(self) -> None:
         """Let what comes from now on count."""
-        self._generations = (self.channel.generation, self.output.whole.generation)
+        self._generations = self._now()
+
+    def _now(self) -> tuple[int, int]:
+        channel, whole = self.channel.guarded, self.output.whole.guarded
+        return (
+            0 if channel is None else channel.circuit.generation,
+            0 if whole is None else whole.circuit.generation,
+        )
 
     def succeeded(self) -> None:
         """Report that the message was sent."""
@@ -307,13 +314,24 @@ class Breaker:
         return self._journal.take(self.mode)
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether every circuit is closed, and there is nothing to tell or in doubt."""
+        journal = self._journal
+        return not (
+            self._circuits.opened or self._channels.opened or journal.untold or journal.in_doubt
+        )
+
+    @property
     def any_open(self) -> bool:
         """Whether any circuit is not closed."""
         return self._circuits.any_open or self._channels.any_open
 
     def has_open_at(self, processor_id: int) -> bool:
         """Whether a processor has a circuit that is not closed."""
-        return bool(self._circuits.open_at(processor_id) or self._channels.open_at(processor_id))
+        # As a rule none is open at all.
+        return bool(self._circuits.opened or self._channels.opened) and bool(
+            self._circuits.open_at(processor_id) or self._channels.open_at(processor_id)
+        )
 
     def output(self, processor: Processor) -> Output:
         """What is known of an output transport."""
@@ -661,7 +679,7 @@ class Breaker:
             return Delivery(None, output, channel, link, kind, message, handled)
         if link.is_echo and link.echoes > 1:
             self._note_echo(output, link)
-        if not self._circuits.open_at(output.id) and not self._channels.open_at(output.id):
+        if not self.has_open_at(output.id):
             return Delivery(self, output, channel, link, kind, message, handled)
         recurs = self._at_which_it_recurs(output.id, link, handled)
         asks = [*self._asked(output, channel, link, kind)]
@@ -776,7 +794,10 @@ class Breaker:
             output.whole.delivered()
             delivery.whole_successes = output.whole.successes
         delivery.successes = channel.successes
-        delivery.renew()
+        if channel.guarded is not None or output.whole.guarded is not None:
+            delivery.renew()
+        if not self._circuits.opened:
+            return
         for guarded in [*self._circuits.open_at(output.id).values()]:
             if not self._close_if_over(guarded) and (
                 not guarded.fails_on or delivery.handled in guarded.fails_on

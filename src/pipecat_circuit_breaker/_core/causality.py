@@ -176,7 +176,9 @@ def begin(processor: Processor, link: Link | None, handles: str | None = None) -
     if link is None and handles is None:
         _noted.set(None)
     else:
-        _noted.set(Note(processor, link, _weakly(running_task()), None, handles))
+        task = running_task()
+        own = None if task is None else weakref.ref(task)
+        _noted.set(Note(processor, link, own, None, handles))
 
 
 def nest(
@@ -407,6 +409,26 @@ class Causality:
         if alive is None or not alive.arrival or alive() is not frame:
             return False
         alive.arrival = False
+        return True
+
+    def passes(self, frame: object, door: int) -> bool:
+        """Note that a frame passes a door where it has not been before.
+
+        Args:
+            frame: A tracked frame.
+            door: What stands for the door.
+
+        Returns:
+            Whether it does. Not where it is pushed again, comes anew through a
+            queue, or has no link yet.
+        """
+        alive = self._alive.get(id(frame))
+        if alive is None or alive.arrival or alive() is not frame:
+            return False
+        link = alive.link
+        if link is None or link.doors & door:
+            return False
+        link.doors |= door
         return True
 
     def peer_of(self, frame: object) -> str | None:

@@ -47,11 +47,6 @@ class Channel:
     has_delivered: bool = False
     successes: int = 0
 
-    @property
-    def generation(self) -> int:
-        """How often its circuit has changed its state: outcomes from before are void."""
-        return 0 if self.guarded is None else self.guarded.circuit.generation
-
     def tries(self, kind: str) -> bool:
         """Whether a message of this kind may still get through where others fail."""
         return self.has_failed and kind not in self.kinds and len(self.kinds) < self.most_kinds

@@ -112,8 +112,8 @@ class Circuits:
         self._all: OrderedDict[Origin, Guarded] = OrderedDict()
         # Those of them that are closed, the one that was longest without news first.
         self._closed: OrderedDict[Guarded, None] = OrderedDict()
-        # Those that are not, by processor: as a rule none, and then a message costs nothing.
-        self._open_at: dict[int, dict[Origin, Guarded]] = {}
+        #: Those that are not, by processor: as a rule none, and then a message costs nothing.
+        self.opened: dict[int, dict[Origin, Guarded]] = {}
 
     def __iter__(self) -> Iterator[Guarded]:
         """Every circuit, the one with the latest news last."""
@@ -122,7 +122,7 @@ class Circuits:
     @property
     def any_open(self) -> bool:
         """Whether there is one that is not closed."""
-        return bool(self._open_at)
+        return bool(self.opened)
 
     def get(self, origin: Origin) -> Guarded | None:
         """The circuit of an origin, if it has one."""
@@ -130,7 +130,7 @@ class Circuits:
 
     def open_at(self, processor_id: int) -> dict[Origin, Guarded]:
         """The circuits of a processor that are not closed."""
-        return self._open_at.get(processor_id, _NOTHING)
+        return self.opened.get(processor_id, _NOTHING)
 
     def touch(self, origin: Origin) -> Guarded | None:
         """The circuit of an origin, of which there is news."""
@@ -161,9 +161,9 @@ class Circuits:
         origin = guarded.origin
         if not guarded.circuit.is_closed:
             self._closed.pop(guarded, None)
-            self._open_at.setdefault(origin.processor_id, {})[origin] = guarded
+            self.opened.setdefault(origin.processor_id, {})[origin] = guarded
             return
         self._closed[guarded] = None
-        here = self._open_at.get(origin.processor_id, _NOTHING)
+        here = self.opened.get(origin.processor_id, _NOTHING)
         if here.pop(origin, None) is not None and not here:
-            del self._open_at[origin.processor_id]
+            del self.opened[origin.processor_id]

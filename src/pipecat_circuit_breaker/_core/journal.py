@@ -135,9 +135,9 @@ class Journal:
         self._outages: dict[Guarded, Outage] = {}
         self._answers: dict[Origin, dict[str, str]] = {}
         self._queued: dict[Origin, str] = {}
-        self._news: deque[_News] = deque(maxlen=_MAX_NEWS)
+        self.untold: deque[_News] = deque(maxlen=_MAX_NEWS)
         # Outages that may turn out to be none.
-        self._in_doubt: list[Outage] = []
+        self.in_doubt: list[Outage] = []
 
     #
     # Writing down
@@ -316,7 +316,7 @@ class Journal:
             same = outage
             if opening.grace_secs > 0:
                 same.tell_at, same.untold = same.opened_secs + opening.grace_secs, {}
-                self._in_doubt.append(same)
+                self.in_doubt.append(same)
             else:
                 self._tell(same, Change.OPENED)
         elif guarded.by_delivery and not guarded.is_channel and same.origin.kind == CHANNEL_DOWN:
@@ -422,21 +422,21 @@ class Journal:
             Their circuits, which are to be closed, and how many messages were
             held back meanwhile.
         """
-        none = [o for o in self._in_doubt if o.origin.processor_id == processor_id]
+        none = [o for o in self.in_doubt if o.origin.processor_id == processor_id]
         for outage in none:
-            self._in_doubt.remove(outage)
+            self.in_doubt.remove(outage)
         messages = sum(outage.held_messages - outage.observed_messages for outage in none)
         return tuple(guarded for outage in none for guarded in outage.circuits), messages
 
     def _look_at_doubts(self) -> None:
         """Tell what has been kept back for long enough."""
         now = self._clock()
-        for outage in [*self._in_doubt]:
+        for outage in [*self.in_doubt]:
             if now >= outage.tell_at:
                 self._tell_at_last(outage)
 
     def _tell_at_last(self, outage: Outage) -> None:
-        self._in_doubt.remove(outage)
+        self.in_doubt.remove(outage)
         untold, outage.untold = outage.untold or {}, None
         for name, tally in untold.items():
             self._tally(name).add(tally)
@@ -449,9 +449,9 @@ class Journal:
     @property
     def has_news(self) -> bool:
         """Whether there are changes to tell."""
-        if self._in_doubt:
+        if self.in_doubt:
             self._look_at_doubts()
-        return bool(self._news)
+        return bool(self.untold)
 
     def take(self, mode: Mode) -> News:
         """Take the oldest change that has not been told.
@@ -459,7 +459,7 @@ class Journal:
         Args:
             mode: The breaker's mode.
         """
-        news = self._news.popleft()
+        news = self.untold.popleft()
         incident = self._incident(news.outage, _STATES[news.change], mode)
         if news.change is Change.OPENED:
             self._tally(news.outage.name).incidents += 1
@@ -467,10 +467,10 @@ class Journal:
 
     def _tell(self, outage: Outage, change: Change) -> None:
         if outage.untold is not None:
-            if outage not in self._in_doubt or change in (Change.PROBED, Change.REOPENED):
+            if outage not in self.in_doubt or change in (Change.PROBED, Change.REOPENED):
                 return  # it was none; or it will be told with all that has happened until then
             self._tell_at_last(outage)
-        latest = self._news[-1] if self._news else None
+        latest = self.untold[-1] if self.untold else None
         gives_up = change is Change.GAVE_UP
         if latest is not None and latest.outage is outage:
             # Two circuits that open in one breath are one piece of news, and so is
@@ -479,13 +479,13 @@ class Journal:
             if change is Change.NOBODY_ANSWERS:
                 is_part = latest.change is Change.OPENED
             if is_part or latest.change is change:
-                self._news.pop()
+                self.untold.pop()
                 change, gives_up = latest.change, gives_up or latest.gives_up
-        self._news.append(_News(outage, change, gives_up))
+        self.untold.append(_News(outage, change, gives_up))
 
     def open_incidents(self, mode: Mode) -> tuple[Incident, ...]:
         """What has happened until now where it is not over, or has not been told."""
-        outages = {news.outage.id: news.outage for news in self._news}
+        outages = {news.outage.id: news.outage for news in self.untold}
         outages |= {outage.id: outage for outage in self._outages.values()}
         return tuple(
             self._incident(outage, CircuitState.CLOSED if outage.ending else outage.state, mode)

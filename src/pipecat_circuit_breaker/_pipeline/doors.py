@@ -9,7 +9,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from pipecat.frames.frames import Frame
+from pipecat.frames.frames import ErrorFrame, Frame
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor
 
 from pipecat_circuit_breaker._core.causality import Link, end, nest, noted
@@ -23,7 +23,12 @@ _UPSTREAM = FrameDirection.UPSTREAM
 #: of exact classes is three times as fast as `isinstance`, and this is asked
 #: twice for each frame at each processor.
 UNTRACKED: set[type[Frame]] = set()
-_MAX_UNTRACKED = 10_000
+
+#: Kinds of frame that are messages and nothing else that a door looks for.
+MESSAGES: set[type[Frame]] = set()
+
+#: How many kinds each of the two keeps.
+_MAX_KINDS = 10_000
 
 
 class Keeper(Protocol):
@@ -35,6 +40,10 @@ class Keeper(Protocol):
     @property
     def has_news(self) -> bool:
         """Whether there is something to tell before a frame goes on."""
+        ...
+
+    def passes_on(self, frame: Frame, bit: int) -> bool:
+        """Whether a message only passes a door: nobody has to look at it there."""
         ...
 
     def carries(self, door: "Door", frame: Frame, direction: FrameDirection) -> None:
@@ -111,7 +120,8 @@ class Door:
         return processor.next if direction is _UPSTREAM else processor.previous
 
     def _before_queued(self) -> Any:
-        keeper, queue, untracked = self._keeper, self._queue, UNTRACKED
+        keeper, queue, untracked, messages = self._keeper, self._queue, UNTRACKED, MESSAGES
+        is_top, downstream, upstream = self._is_top, self.bit(_DOWNSTREAM), self.bit(_UPSTREAM)
 
         def queue_frame(
             frame: Frame,
@@ -119,7 +129,15 @@ class Door:
             callback: FrameCallback | None = None,
             **more: Any,
         ) -> Coroutine[Any, Any, None]:
-            if type(frame) in untracked or is_untracked(frame):
+            kind = type(frame)
+            # Most messages are healthy, and each passes every door.
+            if kind in messages:
+                if direction is _DOWNSTREAM:
+                    if keeper.passes_on(frame, downstream):
+                        return queue(frame, direction, callback, **more)
+                elif not is_top and keeper.passes_on(frame, upstream):
+                    return queue(frame, direction, callback, **more)
+            elif kind in untracked or is_untracked(frame):
                 if keeper.is_alert:
                     keeper.carries(self, frame, direction)
                 return queue(frame, direction, callback, **more)
@@ -202,8 +220,10 @@ async def _held() -> None:
 
 def is_untracked(frame: Frame) -> bool:
     """Whether nobody has to look at a frame of this class; remembered for the next."""
-    if isinstance(frame, (*releases.TRACKED, *releases.LIFECYCLE, *releases.REQUESTS)):
+    is_message = isinstance(frame, releases.MESSAGES)
+    if isinstance(frame, (ErrorFrame, *releases.LIFECYCLE, *releases.REQUESTS)):
         return False
-    if len(UNTRACKED) < _MAX_UNTRACKED:
-        UNTRACKED.add(type(frame))
-    return True
+    known = MESSAGES if is_message else UNTRACKED
+    if len(known) < _MAX_KINDS:
+        known.add(type(frame))
+    return not is_message

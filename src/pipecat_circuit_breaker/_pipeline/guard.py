@@ -37,7 +37,7 @@ from pipecat_circuit_breaker._core.services import Services
 from pipecat_circuit_breaker._core.text import one_line
 from pipecat_circuit_breaker._pipeline import errors, identify, observers, outputs, releases, worker
 from pipecat_circuit_breaker._pipeline.call import Tags, call_of
-from pipecat_circuit_breaker._pipeline.doors import Door
+from pipecat_circuit_breaker._pipeline.doors import MESSAGES, Door
 from pipecat_circuit_breaker._pipeline.log import ear
 from pipecat_circuit_breaker._pipeline.patch import Undo
 from pipecat_circuit_breaker._pipeline.releases import Worker
@@ -292,6 +292,11 @@ class Guard:
         return self._breaker.open_circuits
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether every circuit is closed, and there is nothing to tell or in doubt."""
+        return self._breaker.is_quiet
+
+    @property
     def has_news(self) -> bool:
         """Whether there is something to tell."""
         return self._breaker.has_news
@@ -345,6 +350,10 @@ class Guard:
             self._report("looking for a cause", e)
             return None
 
+    def passes_on(self, frame: Frame, bit: int) -> bool:
+        """Whether a message only passes a door: it is known, and nothing is open or to be told."""
+        return self._breaker.is_quiet and self._causality.passes(frame, bit)
+
     def carries(self, door: Door, frame: Frame, direction: FrameDirection) -> None:
         """Let an untracked frame carry what it is pushed on account of."""
         try:
@@ -392,10 +401,10 @@ class Guard:
         """Note what a processor is about to handle."""
         try:
             link, handled = self._causality.link_of(frame), type(frame).__name__
-            if isinstance(frame, releases.TRACKED):
+            if type(frame) in MESSAGES or isinstance(frame, releases.TRACKED):
                 # A frame that nobody was seen to push: nothing is known of its cause.
                 link = link or self._born(frame, processor, None)
-                if isinstance(frame, OutputTransportMessageFrame):
+                if isinstance(frame, OutputTransportMessageFrame) and releases.is_output(processor):
                     link.queued_at |= {processor.id}
             elif link is not None and self._is_over(link):
                 link = None

@@ -34,6 +34,11 @@ class Keeper(Protocol):
     """Who is asked whether a message may be sent."""
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to tell, as a rule."""
+        ...
+
+    @property
     def fleet(self) -> object | None:
         """Who else wants to know what is delivered; None where nobody does."""
         ...
@@ -79,7 +84,8 @@ def stand_at(output: BaseOutputTransport, keeper: Keeper) -> Undo:
 
     async def send_message(frame: Any, *args: Any, **kwargs: Any) -> Any:
         delivery = keeper.may_send(output, frame)
-        await keeper.tell()
+        if not keeper.is_quiet:
+            await keeper.tell()
         if isinstance(delivery, HeldBackError):
             raise delivery
         if delivery is False:
@@ -102,7 +108,8 @@ def stand_at(output: BaseOutputTransport, keeper: Keeper) -> Undo:
         delivery.succeeded()
         if keeper.fleet is not None:
             keeper.delivered(output, delivery)
-        await keeper.tell()
+        if not keeper.is_quiet:
+            await keeper.tell()
         return sent
 
     return replace(output, "send_message", send_message)
