@@ -331,7 +331,7 @@ def test__channel_down__its_destination_had_to_make_room__is_still_down_when_it_
     for n in range(4 * MAX_CIRCUITS):
         bench.send(to=str(n), ok=True)
     assert bench.send("app", to="ann", ok=True) is None
-    assert bench.output.channel("ann").generation == 1
+    assert bench.output.channel("ann").guarded.circuit.generation == 1
 
 
 def test__channel__something_else_is_down__its_own_failures_count_on(bench):

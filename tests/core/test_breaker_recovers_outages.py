@@ -213,9 +213,9 @@ def test__channel_recovers_without_a_probe__says_nothing_of_the_errors(bench):
 
 def test__channel__closed_or_opened__its_generation_tells(bench):
     down(bench)
-    assert bench.output.channel(None).generation == 1
+    assert bench.output.channel(None).guarded.circuit.generation == 1
     assert bench.breaker.has_open_at(OUT.id)
     assert bench.breaker.any_open
     bench.breaker.close(Origin.of(OUT, CHANNEL_DOWN))
-    assert bench.output.channel(None).generation == 2
+    assert bench.output.channel(None).guarded.circuit.generation == 2
     assert not bench.breaker.any_open
