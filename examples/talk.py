@@ -6,8 +6,8 @@
 
 """Talk to a bot over a WebSocket, from a terminal: each line that you type is what you say.
 
-    pip install "pipecat-ai[websocket]"
-    python examples/talk.py ws://localhost:8000/ws
+pip install "pipecat-ai[websocket]"
+python examples/talk.py ws://localhost:8000/ws
 """
 
 import asyncio

@@ -143,7 +143,9 @@ class Heard:
 
     async def hears(self, text):
         """Wait until the bot has spoken a sentence."""
-        await self.until(lambda _: any(text in data["text"] for data in self.of("bot-tts-text")), text)
+        await self.until(
+            lambda _: any(text in data["text"] for data in self.of("bot-tts-text")), text
+        )
 
     async def hears_of(self, errors):
         """Wait until it was told of so many errors."""

@@ -9,7 +9,6 @@ from pipecat_circuit_breaker import CircuitBreakerFrame, CircuitBreakerProcessor
 from pipecat_circuit_breaker.testing import Output, ended, running, settle
 from releases.room import app_message
 
-
 pytestmark = pytest.mark.releases
 
 SETUP = """

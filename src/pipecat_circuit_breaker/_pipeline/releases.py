@@ -248,7 +248,7 @@ def has_started(processor: FrameProcessor) -> bool:
     return bool(getattr(processor, "_FrameProcessor__started", is_set_up(processor)))
 
 
-def setup_like(neighbour: FrameProcessor, worker: Worker) -> FrameProcessorSetup:
+def setup_like(neighbour: Any, worker: Worker) -> FrameProcessorSetup:
     """What a processor is set up with that comes into a pipeline which is set up already.
 
     Args:
