@@ -331,7 +331,7 @@ def test__links__of_every_sort__are_followed(tmp_path):
     (tmp_path / "there.md").write_text("# A `code`, and: more\n\n## Twice\n\n## Twice\n")
     page = tmp_path / "page.md"
     good = ["there.md", "there.md#a-code-and-more", "there.md#twice-1", "#here-i-am", "page.md"]
-    good.append(f"{SOURCE}README.md#licence")
+    good.append(f"{SOURCE}README.md#test-it")
     bad = ["gone.md", "there.md#gone", "there.md#twice-2", "#gone", "/page.md"]
     bad += [f"{SOURCE}gone.md", f"{SOURCE}README.md#gone", "gone.png"]
     sites = ["https://example.com/gone", "mailto:a@example.com"]

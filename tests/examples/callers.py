@@ -43,12 +43,9 @@ class Bot:
     def log(self):
         return "\n".join(self.lines)
 
-    async def says_next(self, pattern):
-        """Wait for one more line that contains the pattern than there are now."""
-        return await self.says(pattern, seen=len(self.lines))
-
-    async def says(self, pattern, seen=0):
+    async def says(self, pattern):
         """Wait for a line that contains the pattern, and return what it matched."""
+        seen = 0
 
         async def look():
             nonlocal seen
