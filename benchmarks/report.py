@@ -94,6 +94,7 @@ def _page(images: Path, link: str, machine: Machine, sections: Sequence[Section]
     yield f"**Where:** {_where(machine)}."
     yield f"**Goals:** {sum(bool(row.is_met) for row in goals)} of {len(goals)} met."
     yield "**Spread:** quartiles, or least to most where there are few runs; an exact count has none."
+    yield "A spread that contains zero shows nothing: **?**, and the goal does not count as met."
     yield ""
     yield "| | measured | spread | goal | | |"
     yield "| --- | --: | --: | --: | :-: | --- |"
@@ -160,6 +161,8 @@ def _goal(row: Row) -> str:
 
 
 def _met(row: Row) -> str:
+    if row.is_met is False and row.value is not None and row.value.is_noise:
+        return "?"
     return {None: "", True: "✓", False: "✗"}[row.is_met]
 
 

@@ -48,6 +48,11 @@ class Value:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def is_noise(self) -> bool:
+        """Whether its spread reaches below zero and above: a difference that shows nothing."""
+        return self.low is not None and self.high is not None and self.low < 0 <= self.high
+
     @classmethod
     def of(cls, samples: Sequence[float]) -> Value:
         """Median and quartiles."""
@@ -84,10 +89,12 @@ class Row:
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the goal is met; None where there is none."""
+        """Whether the goal is shown to be met; None where there is none."""
         if self.at_most is None:
             return None
-        return self.value is not None and self.value.middle <= self.at_most
+        if self.value is None or self.value.is_noise:
+            return False
+        return self.value.middle <= self.at_most
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,13 @@ def test__bootstrap__rounds_drawn_as_a_whole():
         (Value(0.51), 0.5, False),
         (None, 0.5, False),
         (Value(9.0), None, None),
+        (Value(0.2, 0.1, 0.3), 0.5, True),
+        (Value(0.2, -0.1, 0.7), 0.5, False),
+        (Value(-0.2, -0.3, 0.1), 0.5, False),
+        (Value(0, 0, 0), 0.5, True),
     ],
 )
-def test__row__goal__met_up_to_the_bound(value, at_most, met):
+def test__row__goal__met_up_to_the_bound_by_what_stands_out_from_noise(value, at_most, met):
     assert Row("cost", value, "×", at_most).is_met is met
 
 
