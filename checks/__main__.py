@@ -15,6 +15,7 @@ from importlib import import_module
 #: when its check is run: each needs other packages.
 CHECKS = {
     "api": "what has changed since a release stands in the changelog",
+    "calls": "ten thousand calls one after another, and two hundred at once: nothing is left",
     "core-rules": "each rule of the core is taken out: a test has to fail",
     "soak": "a million frames, with failures and recoveries at random",
     "log-storm": "a million error lines: what is written, and what it costs",

@@ -83,3 +83,14 @@ async def test__provider__is_not_started__has_no_address():
     await provider.stop()
     with pytest.raises(RuntimeError, match="was started"):
         provider.base_url  # noqa: B018
+
+
+async def test__provider__client_hangs_up_in_mid_answer__is_no_error(provider, client, caplog):
+    messages = [{"role": "user", "content": "word " * 50_000}]
+    answer = await client.chat.completions.create(model="any", messages=messages, stream=True)
+    await anext(aiter(answer))
+    await answer.close()
+    await client.close()
+    await provider.stop()
+
+    assert caplog.text == ""

@@ -7,6 +7,7 @@
 """A provider of models, voices and transcriptions on this machine, which fails on command."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -99,10 +100,12 @@ class Provider:
         if self._refuses("llm"):
             return _failure()
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        for word in answer.split():
-            await response.write(_event({"content": f"{word} "}, None))
-        await response.write(_event({}, "stop") + b"data: [DONE]\n\n")
+        # Whoever is interrupted hangs up in mid-answer.
+        with suppress(ConnectionError):
+            await response.prepare(request)
+            for word in answer.split():
+                await response.write(_event({"content": f"{word} "}, None))
+            await response.write(_event({}, "stop") + b"data: [DONE]\n\n")
         return response
 
     async def _speak(self, request: web.Request) -> web.Response:
