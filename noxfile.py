@@ -151,10 +151,10 @@ def build(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Use the wheel where nothing of the repository is, and test it with what the sdist holds."""
     [wheel], [sdist] = (list(Path("dist").resolve().glob(end)) for end in ("*.whl", "*.tar.gz"))
-    folder = Path(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
     shutil.rmtree(folder)
     shutil.unpack_archive(sdist, folder, filter="data")
-    [unpacked] = folder.resolve().iterdir()
+    [unpacked] = folder.iterdir()
     session.chdir(folder)
 
     # Without any extra.
