@@ -76,7 +76,6 @@ def releases(session: nox.Session, release: str) -> None:
         *(
             session.posargs
             or [
-                "tests/examples/test_first_bot.py",
                 "tests/releases",
                 "tests/failover",
                 "tests/fleet/test_bots.py",
