@@ -132,3 +132,21 @@ def test__disabled__of_any_kind__lets_errors_pass(bench):
         bench.error(f"F{n}")
     bench.breaker.set_mode(Mode.DISABLED, Origin.of(TTS, ANY_KIND))
     assert bench.errors(1, "G") == [True]
+
+
+def test__quiet__only_where_all_is_closed_and_told(bench):
+    assert bench.breaker.is_quiet
+    bench.errors(3)
+    assert not bench.breaker.is_quiet
+    bench.told()
+    assert not bench.breaker.is_quiet
+    bench.breaker.reset(None)
+    assert not bench.breaker.is_quiet  # That is to be told as well.
+    bench.told()
+    assert bench.breaker.is_quiet
+
+
+def test__quiet__a_channel_is_down__is_not(bench):
+    down(bench)
+    bench.told()
+    assert not bench.breaker.is_quiet
