@@ -177,7 +177,7 @@ def test__contained__child_hangs__each_stage_is_told_until_it_is_given_up(
 
 @pytest.mark.parametrize("mode", [Mode.GUARD, Mode.OBSERVE])
 def test__demo__mode_and_json__incident_beside_what_the_transport_counted(mode):
-    options = ["--chain", "send-raises", "--seconds", "0.5", "--mode", mode.value, "--json"]
+    options = ["--chain", "send-raises", "--seconds", "2", "--mode", mode.value, "--json"]
 
     result = CliRunner().invoke(demo, options)
 
@@ -193,7 +193,8 @@ def test__demo__mode_and_json__incident_beside_what_the_transport_counted(mode):
     if mode is Mode.GUARD:
         assert counted["sends"] == 5
     else:
-        assert counted["sends"] == counted["offered"] >= 50
+        # Nothing is held back; how many there are says how busy the machine is.
+        assert counted["sends"] == counted["offered"] >= 20
     # The progress is not part of the document.
     assert "sends" in result.stderr
 

@@ -14,8 +14,8 @@ from pipecat_circuit_breaker.testing import Output, running, settle
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(pipecat_circuit_breaker.__file__).parent
-(PAGE,) = (ROOT / "docs").rglob("architecture.md")
-(PICTURE,) = (ROOT / "docs").rglob("architecture.svg")
+PAGE = ROOT / "docs/contributing/architecture.md"
+PICTURE = ROOT / "docs/images/architecture.svg"
 
 SVG = "{http://www.w3.org/2000/svg}"
 DRAWN = ElementTree.parse(PICTURE).getroot()
