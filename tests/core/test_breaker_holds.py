@@ -427,7 +427,7 @@ def test__incident__an_error_takes_a_success_back__others_got_through_all_the_sa
 
 
 def test__incident__of_a_channel_whose_client_is_connected__is_no_guess_at_who_left(bench):
-    bench.output.is_watched = True
+    bench.output.is_connected = True
     for kind in ("one", "other", "one"):
         bench.send_with_error(kind, failure="ConnectionError")
     (incident,) = bench.told()

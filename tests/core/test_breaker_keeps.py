@@ -114,7 +114,7 @@ def test__call__nobody_knows_it__is_none(bench):
 
 def test__channels__each_output__is_told_with_whether_anybody_is_there(bench):
     other = bench.breaker.output(Processor("Other"))
-    other.is_watched, other.is_known, other.is_connected = True, True, False
+    other.is_watched, other.is_connected = True, False
     bench.sends(2, "bad", ok=False)
     bench.send("good", ok=True)
     bench.sends(3, output=other, ok=True)

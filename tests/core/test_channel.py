@@ -85,9 +85,9 @@ def test__failed__after_a_success__it_has_delivered_all_the_same(channel):
     assert channel.has_delivered
 
 
-def test__new_output__is_connected_and_has_not_ended(output):
+def test__new_output__nobody_knows_who_is_there__and_it_has_not_ended(output):
     assert output.id == OUT.id
-    assert output.is_connected is True
+    assert output.is_connected is None
     assert output.has_ended is False
     assert output.is_reachable
     assert output.unreached == 0
@@ -108,21 +108,26 @@ def test__new_output__nobody_has_been_missed(output):
 
 
 @pytest.mark.parametrize(
-    ("is_watched", "is_connected", "known"),
-    [(False, True, None), (False, False, None), (True, True, True), (True, False, False)],
+    "is_connected",
+    [True, False, None],
 )
-def test__facts__whether_somebody_is_connected__is_known_where_a_transport_is_asked(
-    output, is_watched, is_connected, known
-):
-    output.is_watched, output.is_connected = is_watched, is_connected
-    assert output.facts.is_connected is known
+def test__facts__whether_somebody_is_connected__is_what_was_said(output, is_connected):
+    output.is_watched, output.is_connected = True, is_connected
+    assert output.facts.is_connected is is_connected
 
 
 @pytest.mark.parametrize(
     ("is_connected", "has_ended", "is_reachable"),
-    [(True, False, True), (True, True, False), (False, False, False), (False, True, False)],
+    [
+        (True, False, True),
+        (None, False, True),
+        (True, True, False),
+        (None, True, False),
+        (False, False, False),
+        (False, True, False),
+    ],
 )
-def test__reachable__connected_and_not_ended__is_both(
+def test__reachable__nobody_has_gone_and_it_has_not_ended__is_both(
     output, is_connected, has_ended, is_reachable
 ):
     output.is_connected, output.has_ended = is_connected, has_ended

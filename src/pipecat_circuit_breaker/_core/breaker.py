@@ -286,7 +286,7 @@ class Breaker:
         return tuple(
             (
                 self._processors[id].name,
-                output.is_connected if output.is_known else None,
+                output.is_connected,
                 output.absence.messages,
             )
             for id, output in self._outputs.items()

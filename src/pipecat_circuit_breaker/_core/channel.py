@@ -96,16 +96,15 @@ class Output:
     ) -> None:
         """Start with nothing known against it."""
         self.id = id
-        # Nobody is connected, or it has let its client go: a state, and no failure.
-        self.is_connected = True
+        # Whether anybody is connected, None where nobody has said so; or whether it has
+        # let its client go: states, and no failures.
+        self.is_connected: bool | None = None
         self.has_ended = False
         # All its destinations together.
         self.whole = Channel(None, most_kinds)
         self.whole_failures = Window(max_errors, window_secs)
         # Whether a transport is asked who is connected.
         self.is_watched = False
-        # Whether it has said so since.
-        self.is_known = False
         self.went_at: float | None = None
         # Since when nothing has been sent because nobody is, and how much of it.
         self.absence = Absence()
@@ -121,7 +120,8 @@ class Output:
     @property
     def is_reachable(self) -> bool:
         """Whether anybody may be there to send to."""
-        return self.is_connected and not self.has_ended
+        # As long as nobody knows, somebody may be there: what is sent may get through.
+        return self.is_connected is not False and not self.has_ended
 
     def channel(self, destination: str | None) -> Channel:
         """The channel to a destination; None for the one to all."""
@@ -142,7 +142,7 @@ class Output:
         return ChannelFacts(
             failing_kinds=tuple(self._failing_kinds),
             delivered=self._delivered - min(self._failing_kinds.values(), default=self._delivered),
-            is_connected=self.is_connected if self.is_watched else None,
+            is_connected=self.is_connected,
             went_at=self.went_at,
         )
 

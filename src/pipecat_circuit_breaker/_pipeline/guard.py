@@ -310,9 +310,7 @@ class Guard:
     def connected(self, output: FrameProcessor, *, connected: bool | None) -> None:
         """Say whether there is anybody to send to; None where that is not known yet."""
         channel = self._breaker.output(output)
-        # As long as nobody knows, somebody may be there: what is sent may get through.
-        channel.is_watched, channel.is_connected = True, connected is not False
-        channel.is_known = connected is not None
+        channel.is_watched, channel.is_connected = True, connected
         if connected is False:
             channel.went_at = self._params.clock()
         absence, channel.absence = channel.absence, Absence()
