@@ -10,6 +10,7 @@ from tests.core.core_parts import (
     OPEN,
     OUT,
     WINDOW,
+    Bench,
     down,
 )
 
@@ -109,16 +110,43 @@ def recovered(bench):
     bench.told()
 
 
-def test__outage__probe_arrives_and_nobody_sends_again__is_over_when_the_errors_are_cool(bench):
+def test__outage__probe_arrives_and_nobody_sends_again__is_over_when_no_error_can_come(bench):
     recovered(bench)
-    bench.clock.advance(COOLDOWN - CHANNEL_COOLDOWN - 0.001)
+    bench.clock.advance(WINDOW - 0.001)
     assert not bench.breaker.is_due
+    bench.breaker.look()
+    assert bench.state("SendError", OUT) is OPEN
     bench.clock.advance(0.001)
     assert bench.breaker.is_due
     bench.breaker.look()
     assert bench.state("SendError", OUT) is CLOSED
     assert bench.told()[-1].ending is Ending.RECOVERED
     assert not bench.breaker.is_due
+
+
+def test__outage__cooldown_is_longer_than_the_window__is_over_when_the_errors_are_cool(clock):
+    bench = Bench(clock, cooldown=lambda openings: 3 * WINDOW)
+    recovered(bench)
+    bench.clock.advance(3 * WINDOW - CHANNEL_COOLDOWN - 0.001)
+    assert not bench.breaker.is_due
+    bench.clock.advance(0.001)
+    bench.breaker.look()
+    assert bench.state("SendError", OUT) is CLOSED
+
+
+def test__outage__probe_fails_after_all_within_the_window__is_not_over(bench):
+    outage(bench)
+    bench.clock.advance(CHANNEL_COOLDOWN)
+    delivery = bench.begin()
+    delivery.succeeded()
+    bench.clock.advance(WINDOW - 0.001)
+    bench.breaker.look()
+    delivery.failed()
+    bench.error("SendError", OUT)
+    bench.clock.advance(WINDOW)
+    bench.breaker.look()
+    assert bench.state("SendError", OUT) is not CLOSED
+    assert all(incident.ending is None for incident in bench.told())
 
 
 def test__outage__an_error_after_the_recovery__time_alone_does_not_end_it(bench):

@@ -353,10 +353,10 @@ class Breaker:
         if self.any_open or self._services.any_open:
             for guarded in self._all():
                 self._apply(guarded, guarded.circuit.look())
-                self._close_if_over(guarded)
+                if self._clock() >= guarded.over_at:
+                    self._close_if_over(guarded)
         self._ease_at = min(
-            (guarded.circuit.retry_at for guarded in self._circuits if guarded.works_again),
-            default=_NEVER,
+            (guarded.over_at for guarded in self._circuits if guarded.works_again), default=_NEVER
         )
 
     @property
@@ -819,7 +819,11 @@ class Breaker:
             for other in self._circuits.open_at(guarded.origin.processor_id).values():
                 other.works_again = other.by_delivery
                 if other.works_again:
-                    self._ease_at = min(self._ease_at, other.circuit.retry_at)
+                    # An error that comes on account of that delivery takes its success back. It
+                    # may come from a task that the send has created, so for a window.
+                    final_at = self._clock() + self._window_secs
+                    other.over_at = max(other.circuit.retry_at, final_at)
+                    self._ease_at = min(self._ease_at, other.over_at)
         return True
 
     def undelivered(self, delivery: Delivery, *, was_success: bool) -> None:

@@ -47,6 +47,7 @@ class Guarded:
         by_delivery: Whether all its failures were deliveries that failed.
         works_again: Whether the channel has been seen to recover, and nothing
             has failed since.
+        over_at: When that is over without another delivery.
         is_channel: Whether it is a channel's own circuit.
         is_service: Whether it is that of a service that others stand in for.
         failed_with: Origins of the requests that such a service has failed since
@@ -63,6 +64,7 @@ class Guarded:
     fails_on: set[str] = field(default_factory=set)
     by_delivery: bool = True
     works_again: bool = False
+    over_at: float = float("inf")
     is_channel: bool = field(init=False)
     is_service: bool = field(init=False)
     failed_with: set[Origin] = field(default_factory=set)
